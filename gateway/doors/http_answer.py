@@ -1,0 +1,67 @@
+"""What every HTTP answer has in common: our headers, and errors as `{"error": …}` with the table's status."""
+
+from typing import Any, Final
+
+import msgspec
+
+from gateway.doors.caller import Message
+from gateway.doors.compression import READ_ENCODINGS
+from gateway.doors.envelope import HEADER_FALLBACK, HEADER_GENERATION, HEADER_REQUEST_ID, HEADER_VERSION
+from gateway.doors.http_headers import CONTENT_LENGTH, CONTENT_TYPE, Pair
+from turnout.core.errors import MethodNotAllowed, NotReady, Overloaded, TurnoutError, UnsupportedEncoding
+from turnout.core.ids import VersionRef
+from turnout.core.status import shown_message, status_of
+
+JSON: Final[Pair] = (CONTENT_TYPE, b"application/json")
+OCTETS: Final[Pair] = (CONTENT_TYPE, b"application/octet-stream")
+GZIP: Final[Pair] = (b"content-encoding", b"gzip")
+
+_REQUEST_ID: Final = HEADER_REQUEST_ID.encode()
+_GENERATION: Final = HEADER_GENERATION.encode()
+_VERSION: Final = HEADER_VERSION.encode()
+_FALLBACK: Final = HEADER_FALLBACK.encode()
+_NOT_READY_RETRY_S: Final = 1
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def our_headers(request_id: str, generation: int, version: VersionRef | None, fallback: str | None) -> list[Pair]:
+    """Return the headers that say which request this was and who answered it."""
+    pairs = [(_REQUEST_ID, request_id.encode()), (_GENERATION, b"%d" % generation)]
+    if version is not None:
+        pairs.append((_VERSION, str(version).encode()))
+    if fallback is not None:
+        pairs.append((_FALLBACK, fallback.encode()))
+    return pairs
+
+
+def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], bytes]:
+    """Return status, headers of the error's own, and the body."""
+    pairs = [JSON]
+    if isinstance(error, Overloaded):
+        pairs.append((b"retry-after", b"%d" % error.retry_after_s))
+    elif isinstance(error, NotReady):
+        pairs.append((b"retry-after", b"%d" % _NOT_READY_RETRY_S))
+    elif isinstance(error, MethodNotAllowed):
+        pairs.append((b"allow", ", ".join(error.allowed).encode()))
+    elif isinstance(error, UnsupportedEncoding):
+        pairs.append((b"accept-encoding", READ_ENCODINGS))
+    body = _ENCODER.encode({"error": shown_message(error, request_id)})
+    pairs.append((CONTENT_LENGTH, b"%d" % len(body)))
+    return status_of(error).http, pairs, body
+
+
+def json_parts(value: Any) -> tuple[list[Pair], bytes]:
+    """Return headers and body of a JSON document."""
+    body = _ENCODER.encode(value)
+    return [JSON, (CONTENT_LENGTH, b"%d" % len(body))], body
+
+
+def start(status: int, pairs: list[Pair]) -> Message:
+    """Return the ASGI message that begins an answer."""
+    return {"type": "http.response.start", "status": status, "headers": pairs}
+
+
+def end(body: bytes) -> Message:
+    """Return the ASGI message with the whole body."""
+    return {"type": "http.response.body", "body": body}

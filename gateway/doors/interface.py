@@ -1,0 +1,99 @@
+"""What a door may ask of the gateway behind it. Doors translate bytes; every decision is on the other side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from turnout.core.errors import TurnoutError
+from turnout.core.request import Prediction, PredictRequest
+from turnout.core.signature import TensorSpec
+
+
+class ModelDescription(msgspec.Struct, frozen=True):
+    """Metadata of a route or a version: `versions` are the loaded numbers, ascending, as text."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    properties: Mapping[str, str]
+    max_batch_rows: int
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    """One version in the repository index: `state` is READY, LOADING, UNAVAILABLE or UNLOADING."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """A count of events and their summed duration in nanoseconds."""
+
+    count: int = 0
+    ns: int = 0
+
+
+class VersionStatistics(msgspec.Struct, frozen=True):
+    """Counters of one version over all gateway processes of this machine since start.
+
+    `inference_count` counts rows, `execution_count` calls of the model, `last_inference_ms` is Unix time.
+    """
+
+    name: str
+    version: str
+    last_inference_ms: int
+    inference_count: int
+    execution_count: int
+    success: Timing
+    fail: Timing
+    queue: Timing
+    compute_input: Timing
+    compute_infer: Timing
+    compute_output: Timing
+
+
+class Backend(Protocol):
+    """The gateway as doors see it. Methods raise core errors (`NotFound`, `NotReady`, …)."""
+
+    @property
+    def generation(self) -> int:
+        """The generation that last changed routes; 0 before the first snapshot."""
+
+    async def predict(self, request: PredictRequest) -> Prediction:
+        """Route, run and record one request; sets `request.picked` and `request.generation` as it learns them.
+
+        Calls `request.encode` with each candidate answer, so that an answer the door cannot write counts as what it
+        is. A cancelled call frees its slot and raises asyncio.CancelledError.
+        """
+
+    def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
+        """Record a request that the door refused before it could be routed (unreadable body, too large)."""
+
+    def describe(self, name: str, version: int | None) -> ModelDescription:
+        """Return metadata of a route, or of one version of a model. Raises NotFound."""
+
+    def is_ready(self) -> bool:
+        """Tell whether the server is ready (DESIGN 6); false again while it drains."""
+
+    def is_model_ready(self, name: str, version: int | None) -> bool:
+        """Tell whether a route's champion, or the named version, is ready. Raises NotFound."""
+
+    def index(self, *, ready_only: bool) -> Sequence[IndexEntry]:
+        """List every known version."""
+
+    def configuration(self, name: str, version: int | None) -> Mapping[str, object]:
+        """Return Triton's model configuration as JSON-ready values (name, platform, max_batch_size, input, output)."""
+
+    def statistics(self, name: str | None, version: int | None) -> Sequence[VersionStatistics]:
+        """Return counters of all loaded versions, a route's versions, or one version. Raises NotFound."""
+
+    async def repository_load(self, name: str) -> None:
+        """Read model `name` from the folder again. Raises Forbidden, NotFound, Conflict, InvalidInput."""
+
+    async def repository_unload(self, name: str) -> None:
+        """Drop the model's hold and implicit route. Raises Forbidden, NotFound, Conflict."""

@@ -1,0 +1,122 @@
+"""Receives HTTP bodies: bounded while they arrive, bounded all together, and big ones read off the loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from gateway.doors.caller import Caller, Message, Receive
+from gateway.doors.compression import body_encoding, unpack
+from gateway.doors.http_headers import CONTENT_LENGTH, JSON_LENGTH, Headers
+from gateway.limits import KIB, Limits
+from turnout.core.errors import Cancelled, Overloaded, TooLarge
+
+Body: TypeAlias = bytes | memoryview
+Result = TypeVar("Result")
+
+OFF_LOOP_BYTES: Final = 64 * KIB
+_THREADS: Final = 2
+_ALIGNMENT: Final = 8
+
+
+class BodyIntake:
+    """Takes the bodies of one door and hands each to its reader.
+
+    A small body is read at once; a big or packed one on a thread. All that wait for either are bounded together.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held_bytes = 0
+        self._threads = ThreadPoolExecutor(_THREADS, "turnout-body")
+
+    def close(self) -> None:
+        """Let the threads go once they are idle."""
+        self._threads.shutdown(wait=False)
+
+    async def take(self, receive: Receive, headers: Headers, caller: Caller, read: Callable[[Body], Result]) -> Result:
+        """Receive a body, unpack it and return what `read` makes of it.
+
+        Raises TooLarge before more than the limit is received, Overloaded when too much is held already, Cancelled
+        when the caller leaves, and what `read` raises. A slow body ends the task through `caller`.
+        """
+        declared = headers.raw.get(CONTENT_LENGTH)
+        if declared is not None and declared.isdigit() and int(declared) > self._limits.body_bytes:
+            raise self._too_large()
+        encoding = body_encoding(headers)
+        timer = asyncio.get_running_loop().call_later(self._limits.body_s, caller.late)
+        try:
+            message = await receive()
+            whole = message.get("body")
+            if whole is None or message.get("more_body") or len(whole) > OFF_LOOP_BYTES or encoding is not None:
+                reader = _Reader(read, encoding, self._limits.unpacked_bytes, headers)
+                return await self._take_more(message, receive, caller, reader, timer)
+        finally:
+            timer.cancel()
+        return read(whole)
+
+    async def _take_more(
+        self,
+        message: Message,
+        receive: Receive,
+        caller: Caller,
+        reader: "_Reader[Result]",
+        timer: asyncio.TimerHandle,
+    ) -> Result:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                if message["type"] == "http.disconnect":
+                    caller.gone = True
+                    raise Cancelled("the caller left before its body was complete")
+                part = message.get("body", b"")
+                size += len(part)
+                self._hold(len(part))
+                if size > self._limits.body_bytes:
+                    raise self._too_large()
+                parts.append(part)
+                if not message.get("more_body"):
+                    break
+                message = await receive()
+            timer.cancel()
+            if size <= OFF_LOOP_BYTES and reader.encoding is None:
+                return reader(parts)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, reader, parts)
+        finally:
+            self._held_bytes -= size
+
+    async def run(self, work: Callable[[bytes], Result], data: bytes) -> Result:
+        """Return `work(data)`, done on a thread when the data is big."""
+        if len(data) <= OFF_LOOP_BYTES:
+            return work(data)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, data)
+
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        if self._held_bytes > self._limits.held_bytes:
+            raise Overloaded("too many request bodies are being received; come back later")
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"request body: is over the limit of {self._limits.body_bytes} bytes")
+
+
+class _Reader(Generic[Result]):
+    """Joins and unpacks a body, then reads it; may run on a thread."""
+
+    def __init__(
+        self, read: Callable[[Body], Result], encoding: bytes | None, unpacked_bytes: int, headers: Headers
+    ) -> None:
+        self.encoding = encoding
+        self._read = read
+        self._unpacked_bytes = unpacked_bytes
+        length = headers.raw.get(JSON_LENGTH, b"")
+        # So many bytes in front bring the binary tensors behind the JSON to an aligned address: no second copy then.
+        self._pad = -int(length) % _ALIGNMENT if length.isdigit() and len(length) < 18 else 0
+
+    def __call__(self, parts: list[bytes]) -> Result:
+        if self.encoding is not None:
+            return self._read(unpack(b"".join(parts), self.encoding, self._unpacked_bytes))
+        if self._pad == 0:
+            return self._read(b"".join(parts))
+        return self._read(memoryview(b"".join((bytes(self._pad), *parts)))[self._pad :])

@@ -1,0 +1,163 @@
+"""A gateway process: puts the serving parts together, opens the doors, and obeys its parent until it is told to leave.
+
+The only module that knows all parts of the data plane. The parent starts it; nobody does by hand.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from gateway.config import ProcessConfig
+from gateway.doors.grpc import GrpcDoor
+from gateway.doors.http import build_app
+from gateway.doors.uvicorn_protocol import protocol_for
+from gateway.http_server import HttpServer
+from gateway.observe.access_log import AccessLog, open_log
+from gateway.observe.log_handler import BoundedLogHandler
+from gateway.observe.metrics import Metrics
+from gateway.parent.child import read_settings
+from gateway.parent.messages import Commit, Drain, FromProcess, Listening, MachineReady, SaysReady, ToProcess
+from gateway.parent_link import ParentLink
+from gateway.routing.backend import GatewayBackend
+from gateway.routing.follower import Follower
+from gateway.routing.router import Router
+from gateway.serving.pool import Pool
+from turnout.core.clock import Deadline
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
+# Requests make many short-lived objects and few cycles: look for cycles less often than Python does by itself.
+_GC_THRESHOLD: Final = (20_000, 20, 50)
+_LOOK_S: Final = 0.05
+# A leaving process without connections stays this long for callers who have not heard yet.
+_QUIET_S: Final = 0.5
+# What a leaving process keeps of its time for closing what is still open.
+_CLOSING_SHARE: Final = 0.1
+# gRPC connections are told to move within this share of the drain time (DESIGN 1).
+_CONNECTION_AGE_SHARE: Final = 0.5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a gateway process with the settings that the parent handed over; return its exit status."""
+    config = msgspec.json.decode(read_settings(arguments), type=ProcessConfig)
+    sys.setswitchinterval(config.gateway.switch_interval_s)
+    gc.set_threshold(*_GC_THRESHOLD)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(config))
+
+
+async def _run(config: ProcessConfig) -> int:
+    link = await ParentLink.open(config.control_fd)
+    metrics = Metrics(Path(config.metrics), config.slot)
+    log = BoundedLogHandler.install(_STDERR, metrics, str(config.slot))
+    log_file = open_log(config.gateway.access_log_path, _STDOUT)
+    access_log = AccessLog(log_file, metrics, sample=config.gateway.access_log_sample)
+    pool = Pool(metrics, Path(config.scratch))
+    router = Router(metrics, access_log)
+    follower = Follower(pool, router, link.send)
+    doors = _Doors(config, GatewayBackend(pool, router, follower, metrics))
+    obedience = _Obedience(follower, link.send, config.gateway.drain_seconds)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obedience.leave_alone)
+    tasks = [asyncio.create_task(link.beat()), asyncio.create_task(link.listen(obedience.hear))]
+    if not config.replaces or await obedience.is_warm():
+        await doors.open()
+        link.send(Listening())
+        tasks.append(asyncio.create_task(_freeze(obedience.committed)))
+        await doors.leave((await obedience.leaving).seconds)
+    await router.close()
+    await pool.close()
+    access_log.close()
+    log.close()
+    metrics.close()
+    for task in tasks:
+        task.cancel()
+    return 0
+
+
+async def _freeze(committed: asyncio.Event) -> None:
+    """Keep what was loaded by then out of later collections: it stays."""
+    await committed.wait()
+    gc.collect()
+    gc.freeze()
+
+
+class _Obedience:
+    """What the parent has told this process: the first commit, and to leave."""
+
+    def __init__(self, follower: Follower, send: Callable[[FromProcess], None], drain_seconds: float) -> None:
+        self.committed = asyncio.Event()
+        self.leaving: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+        self._follower = follower
+        self._send = send
+        self._drain_seconds = drain_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def is_warm(self) -> bool:
+        """Wait for the first commit; False when this process is to leave before it."""
+        commit = asyncio.create_task(self.committed.wait())
+        first: list[asyncio.Future[Any]] = [commit, self.leaving]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        commit.cancel()
+        return not self.leaving.done()
+
+    async def hear(self, message: ToProcess) -> None:
+        """Obey one message of the parent."""
+        await self._follower.handle(message)
+        if isinstance(message, Commit):
+            self.committed.set()
+        elif isinstance(message, MachineReady):
+            self._send(SaysReady())
+        elif isinstance(message, Drain) and not self.leaving.done():
+            self.leaving.set_result(message)
+
+    def leave_alone(self) -> None:
+        """Leave on a signal of the operator's; the parent starts another process."""
+        task = asyncio.create_task(self.hear(Drain(self._drain_seconds)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Doors:
+    """Both doors of the process."""
+
+    def __init__(self, config: ProcessConfig, backend: GatewayBackend) -> None:
+        settings = config.gateway
+        self._config = config
+        app = build_app(backend, settings.limits, repository_control=settings.repository_control)
+        self._http = HttpServer(app, protocol_for(backend, settings.limits), lifespan=True)
+        self._grpc = GrpcDoor(
+            backend,
+            settings.limits,
+            repository_control=settings.repository_control,
+            max_connection_age_s=settings.drain_seconds * _CONNECTION_AGE_SHARE,
+        )
+
+    async def open(self) -> None:
+        """Take requests."""
+        await self._grpc.start(self._config.grpc_host, self._config.grpc_port, reuse_port=True)
+        await self._http.open(socket.socket(fileno=self._config.http_fd))
+
+    async def leave(self, seconds: float) -> None:
+        """Serve on while callers move away; end what is left within `seconds`."""
+        end = Deadline.after(seconds * (1 - _CLOSING_SHARE))
+        self._http.leave()
+        grpc = asyncio.create_task(self._grpc.stop(end.left_s))
+        quiet = Deadline.after(_QUIET_S)
+        while not end.passed and not (grpc.done() and quiet.passed):
+            await asyncio.sleep(_LOOK_S)
+            if self._http.connections:
+                quiet = Deadline.after(_QUIET_S)
+        await self._http.stop(seconds * _CLOSING_SHARE)
+        await grpc
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

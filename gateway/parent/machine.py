@@ -1,0 +1,209 @@
+"""Leads the whole machine: takes snapshots, has bytes, workers and processes prepare them, and tells how far it is."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gateway.observe.exposition import render
+from gateway.parent import last_good
+from gateway.parent.control_client import Offer
+from gateway.parent.decision import Readiness, readiness
+from gateway.parent.fetch import FetchFailed, VersionFiles
+from gateway.parent.fleet import Fleet, Publication
+from gateway.parent.messages import Prepare
+from gateway.parent.state_folder import StateFolder
+from gateway.parent.workers import Workers
+from turnout.core.report import GatewayReport, VersionReport
+from turnout.core.snapshot import Snapshot
+
+_log = logging.getLogger(__name__)
+
+_DRAINING = "draining"
+
+
+class Machine:
+    """What the parent knows and decides. `on_start` hears once that the machine is ready, or for now will not be."""
+
+    def __init__(
+        self,
+        name: str,
+        state: StateFolder,
+        files: VersionFiles,
+        workers: Workers,
+        fleet: Fleet,
+        *,
+        allow_empty: bool,
+        on_start: Callable[[Readiness], None],
+    ) -> None:
+        self.name = name
+        self._refused = ""
+        self._state = state
+        self._files = files
+        self._workers = workers
+        self._fleet = fleet
+        self._allow_empty = allow_empty
+        self._on_start = on_start
+        self._ready = False
+        self._told = False
+        self._announced = False
+        self._draining = False
+        self._taking = asyncio.Lock()
+        self._taken: Snapshot | None = None
+
+    async def take(self, offer: Offer) -> bool:
+        """Bring everything that a snapshot holds to this machine and have the processes prepare it.
+
+        Return whether all its bytes are here. The same snapshot again is work only if some were missing.
+        """
+        async with self._taking:
+            newest = self._fleet.wanted or self._fleet.serving
+            if newest is not None and newest.data == offer.data and not newest.prepare.problems:
+                return True
+            self._taken = offer.snapshot
+            try:
+                publication = await self._prepare(offer)
+                if (
+                    newest is None
+                    or newest.data != offer.data
+                    or newest.prepare.problems != publication.prepare.problems
+                ):
+                    self._fleet.offer(publication)
+            finally:
+                self._taken = None
+            return not publication.prepare.problems
+
+    def update(self) -> None:
+        """Look again at what processes and workers report, and act on it."""
+        committed = self._fleet.advance()
+        if committed is not None:
+            self._after_commit(committed)
+        self._workers.watch(self._fleet.reports())
+        if not self._announced and not self._draining:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Say once that the machine is ready, when its doors say so too; and once that for now it will not be."""
+        now = self.readiness()
+        if self._ready or (not now.reason and self._fleet.doors_open):
+            if not self._ready:
+                self._ready = True
+                self._fleet.tell_ready()
+            if self._fleet.says_ready:
+                self._announced = True
+                self._on_start(now)
+        elif now.reason and not now.waiting and not self._told:
+            self._told = True
+            self._on_start(now)
+
+    def versions(self) -> dict[str, VersionReport]:
+        """Return the machine's state of each version."""
+        return self._fleet.versions()
+
+    def refuse(self, reason: str) -> None:
+        """Report that control's snapshot is not obeyed, and why; empty: it is again."""
+        self._refused = reason
+
+    def readiness(self) -> Readiness:
+        """Return how ready the machine is, whether or not it has been ready before."""
+        return readiness(
+            self.serving,
+            self.versions(),
+            patience_over=self._fleet.patience_over,
+            allow_empty=self._allow_empty,
+        )
+
+    def leave(self) -> None:
+        """Be not ready from now on."""
+        self._draining = True
+
+    @property
+    def not_ready(self) -> str:
+        """Why the machine is not ready; empty when it is. Being ready latches (DESIGN 6)."""
+        if self._draining:
+            return _DRAINING
+        if not self._fleet.listening:
+            return "no gateway process takes requests"
+        return "" if self._ready else self.readiness().reason
+
+    @property
+    def serving(self) -> Snapshot | None:
+        """The snapshot that is served."""
+        return self._fleet.serving.snapshot if self._fleet.serving else None
+
+    def report(self) -> GatewayReport:
+        """Return this machine's report to control."""
+        serving = self.serving
+        followed = self._fleet.serving or self._fleet.wanted
+        return GatewayReport(
+            gateway=self.name,
+            registry_id=followed.snapshot.registry_id if followed else "",
+            generation=serving.generation if serving else 0,
+            held=self._fleet.held,
+            versions=self._fleet.versions(),
+            refused=self._refused or self._fleet.refused,
+        )
+
+    def exposition(self) -> bytes:
+        """Return the metrics of all processes and of the parent."""
+        serving = self.serving
+        live = frozenset(str(entry.ref) for entry in serving.versions) if serving else frozenset()
+        routes = frozenset(route.name for route in serving.routes) if serving else frozenset()
+        return render(self._state.metrics, live, routes, None)
+
+    def snapshot_state(self) -> Mapping[str, object]:
+        """Return which snapshot is served and held, as JSON-ready values."""
+        report = self.report()
+        return {
+            "gateway": report.gateway,
+            "registry_id": report.registry_id,
+            "generation": report.generation,
+            "routes_generation": self.serving.routes_generation if self.serving else 0,
+            "held": report.held,
+            "refused": report.refused,
+            "versions": {name: version.state for name, version in report.versions.items()},
+            "processes": [
+                {"pid": process.pid, "slot": process.slot, "listening": process.listening}
+                for process in self._fleet.processes
+            ],
+        }
+
+    async def _prepare(self, offer: Offer) -> Publication:
+        snapshot = offer.snapshot
+        directories: dict[str, str] = {}
+        problems: dict[str, str] = {}
+        for entry in snapshot.versions:
+            try:
+                directories[str(entry.ref)] = str(await self._files.fetch(entry, offer.blobs))
+            except FetchFailed as error:
+                _log.error("%s: %s", entry.ref, error)
+                problems[str(entry.ref)] = str(error)
+        fetched = [entry for entry in snapshot.versions if str(entry.ref) in directories]
+        sockets = self._workers.hold(fetched)
+        path = self._path(snapshot)
+        await asyncio.to_thread(path.write_bytes, offer.data)
+        return Publication(
+            snapshot, offer.data, Prepare(snapshot.generation, str(path), directories, sockets, problems)
+        )
+
+    def _after_commit(self, committed: Publication) -> None:
+        kept = self._kept()
+        held = [entry for snapshot in kept for entry in snapshot.versions]
+        self._workers.release(held)
+        try:
+            last_good.write(self._state.last_good, committed.data)
+            self._files.sweep(held)
+            for path in set(self._state.snapshots.iterdir()) - set(map(self._path, kept)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            # It is served all the same; only a restart without control would start from an older one.
+            _log.error("generation %d cannot be kept as the last good one: %s", committed.snapshot.generation, error)
+
+    def _kept(self) -> list[Snapshot]:
+        """Return the snapshots whose files and workers stay, one that is just being brought here among them."""
+        known = (self._fleet.serving, self._fleet.wanted)
+        snapshots = [publication.snapshot for publication in known if publication is not None]
+        return snapshots if self._taken is None else [*snapshots, self._taken]
+
+    def _path(self, snapshot: Snapshot) -> Path:
+        return self._state.snapshots / f"{snapshot.generation}.json"

@@ -1,0 +1,37 @@
+"""Carries callers' repository calls from a gateway process to control, and the outcome back."""
+
+import asyncio
+from typing import Final
+
+from gateway.parent.control_client import ControlClient
+from gateway.parent.messages import RepositoryAnswer, RepositoryCall
+from gateway.parent.process import GatewayProcess
+from turnout.core.errors import ErrorCode
+from turnout.core.ids import is_name
+
+_AT_ONCE: Final = 16
+
+
+class RepositoryCalls:
+    """Repository calls under way; one beyond the bound is turned away."""
+
+    def __init__(self, control: ControlClient) -> None:
+        self._control = control
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def forward(self, process: GatewayProcess, call: RepositoryCall) -> None:
+        """Ask control and send its answer to the process."""
+        if len(self._tasks) >= _AT_ONCE:
+            process.send(RepositoryAnswer(call.call, ErrorCode.OVERLOADED, "too many repository calls at once"))
+            return
+        task = asyncio.create_task(self._ask(process, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, process: GatewayProcess, call: RepositoryCall) -> None:
+        if is_name(call.name):
+            code, message = await self._control.repository(call.action, call.name)
+            process.send(RepositoryAnswer(call.call, code, message))
+        else:
+            message = f"Request for unknown model: '{call.name}' is not found"
+            process.send(RepositoryAnswer(call.call, ErrorCode.NOT_FOUND, message))

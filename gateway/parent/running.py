@@ -1,0 +1,173 @@
+"""A gateway machine from its start until its end: the jobs that run beside each other, and the order of leaving."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from typing import Final
+
+import msgspec
+
+from gateway.config import GatewayConfig
+from gateway.http_server import HttpServer
+from gateway.parent import last_good
+from gateway.parent.control_client import ControlClient, ControlUnreachable, Offer
+from gateway.parent.control_process import ControlProcess
+from gateway.parent.failure import CannotStart
+from gateway.parent.fleet import Fleet
+from gateway.parent.follow import Follow, Position
+from gateway.parent.machine import Machine
+from gateway.parent.ports import Ports
+from gateway.parent.state_folder import StateFolder
+from gateway.parent.workers import Workers
+from gateway.parent.zombies import reap_orphans
+from turnout.core import clock
+
+_log = logging.getLogger(__name__)
+
+_FIRST_SNAPSHOT_S: Final = 10.0
+_PULSE_S: Final = 0.5
+_REPORT_S: Final = 2.0
+# The gateway processes get this share of the drain time; the rest is for workers and control.
+_PROCESSES_SHARE: Final = 0.8
+
+
+class Signals:
+    """SIGTERM and SIGINT: the first asks to stop, the second forces."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.force = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._hear)
+
+    def _hear(self) -> None:
+        if self.stop.is_set():
+            self.force.set()
+        self.stop.set()
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Everything that a running parent consists of; `control_process` is None when control runs elsewhere."""
+
+    config: GatewayConfig
+    state: StateFolder
+    ports: Ports
+    control_process: ControlProcess | None
+    client: ControlClient
+    workers: Workers
+    fleet: Fleet
+    machine: Machine
+    follow: Follow
+    admin: HttpServer
+    changed: asyncio.Event
+
+
+async def serve(parts: Parts, signals: Signals) -> int:
+    """Run until a signal, then drain; return the exit status. Raises what ended a job that never ends by itself."""
+    report_due = asyncio.Event()
+    jobs = [
+        parts.fleet.keep(),
+        _pulse(parts, report_due),
+        _follow_control(parts),
+        _report(parts, report_due),
+    ]
+    if parts.control_process is not None:
+        jobs.append(parts.control_process.keep())
+    if os.getpid() == 1:
+        jobs.append(reap_orphans())
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        if await first_of(signals.stop, *tasks):
+            await _raise_end(tasks)
+        draining = asyncio.create_task(_drain(parts, tasks))
+        if await first_of(signals.force, draining):
+            await draining
+            return 0
+        draining.cancel()
+        return 1
+    finally:
+        await _end(tasks)
+
+
+async def first_of(event: asyncio.Event, *tasks: "asyncio.Task[None]") -> bool:
+    """Wait for the event or the end of a task; tell whether a task came first."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return not event.is_set()
+
+
+async def _raise_end(tasks: list["asyncio.Task[None]"]) -> None:
+    failure = next(task.exception() for task in tasks if task.done())
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    raise failure or CannotStart("a part of the parent ended by itself")
+
+
+async def _end(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _drain(parts: Parts, tasks: list["asyncio.Task[None]"]) -> None:
+    """Go in the order that loses nothing: not ready, calls in flight, workers, control."""
+    seconds = parts.config.drain_seconds
+    parts.machine.leave()
+    parts.ports.http.close()
+    await parts.fleet.drain(seconds * _PROCESSES_SHARE)
+    await _end(tasks)
+    await parts.workers.stop(seconds * (1 - _PROCESSES_SHARE))
+    if parts.control_process is not None:
+        await parts.control_process.stop()
+    await parts.admin.stop(_PULSE_S)
+
+
+async def _follow_control(parts: Parts) -> None:
+    """Start with control's snapshot, or without it in time with the last good one; then follow."""
+    kept = await asyncio.to_thread(last_good.read, parts.state.last_good)
+    if kept is not None:
+        parts.follow.position = Position.of(*kept)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(parts.follow.run())
+        await _first_answer(parts)
+        if kept is not None and not parts.follow.taken:
+            _log.warning("starting from the last good snapshot, generation %d", kept[0].generation)
+            await parts.machine.take(Offer(kept[0], kept[1], None))
+
+
+async def _first_answer(parts: Parts) -> None:
+    """Wait for control: an embedded one is just starting, another one may well be down."""
+    waits = [asyncio.create_task(parts.follow.answered.wait())]
+    if parts.control_process is None:
+        waits.append(asyncio.create_task(parts.follow.failed.wait()))
+    await asyncio.wait(waits, timeout=_FIRST_SNAPSHOT_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in waits:
+        task.cancel()
+
+
+async def _pulse(parts: Parts, report_due: asyncio.Event) -> None:
+    """Look again whenever something has changed, and now and then because time has passed."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(parts.changed.wait(), _PULSE_S)
+        parts.changed.clear()
+        parts.machine.update()
+        report_due.set()
+
+
+async def _report(parts: Parts, report_due: asyncio.Event) -> None:
+    """Tell control what has changed, and now and then that this machine lives."""
+    told, told_s = None, 0.0
+    while True:
+        await report_due.wait()
+        report_due.clear()
+        report = parts.machine.report()
+        if report == told and clock.monotonic_s() - told_s < _REPORT_S:
+            continue
+        with contextlib.suppress(ControlUnreachable):
+            await parts.client.report(report)
+            told, told_s = report, clock.monotonic_s()

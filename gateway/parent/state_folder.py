@@ -1,0 +1,103 @@
+"""The layout of STATE: who may use it, and where each part of the parent keeps its files.
+
+One parent at a time holds `STATE/lock`. It knows folders only, never what the files in them mean.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from gateway.parent.failure import CannotStart
+
+# A Unix socket's path takes at most 107 bytes; names in the sockets folder take at most 24 of them.
+_LONGEST_SOCKETS_FOLDER: Final = 107 - 25
+_PRIVATE_PREFIX: Final = "turnout-"
+# A parent that was killed leaves children behind for a moment: they hold the lock until they are gone.
+_ORPHANS_GONE_S: Final = 6.0
+
+
+class StateFolder:
+    """STATE, locked and writable. Raises CannotStart with one clear line when it cannot be used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.run = self.root / "run"
+        self.metrics = self.run / "metrics"
+        self.snapshots = self.run / "snapshots"
+        self.versions = self.root / "versions"
+        self.scratch = self.root / "scratch"
+        self.last_good = self.root / "snapshot.json"
+        self.adopt = self.root / "adopt"
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.lock_fd = self._lock()
+            self._check_writable()
+            self._clear_run()
+            for folder in (self.metrics, self.snapshots, self.versions, self.scratch):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.sockets = self._sockets_folder()
+        except OSError as error:
+            raise CannotStart(
+                f"state folder {self.root} (--state) cannot be used: {error.strerror or error}"
+            ) from error
+
+    def close(self) -> None:
+        """Remove what only a running parent needs, and give the lock back."""
+        self._clear_run()
+        os.close(self.lock_fd)
+
+    def _lock(self) -> int:
+        lock_fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        gives_up_at = time.monotonic() + _ORPHANS_GONE_S
+        while True:
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
+                if _is_other_process(owner) or time.monotonic() > gives_up_at:
+                    os.close(lock_fd)
+                    raise CannotStart(f"state folder {self.root} (--state) is in use by process {owner}") from None
+                time.sleep(0.05)
+            else:
+                os.ftruncate(lock_fd, 0)
+                os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
+                return lock_fd
+
+    def _check_writable(self) -> None:
+        probe = self.root / ".probe"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(4096))
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _clear_run(self) -> None:
+        link = self.run / "sockets"
+        if link.is_symlink():
+            target = link.readlink()
+            if target.name.startswith(_PRIVATE_PREFIX):
+                shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def _sockets_folder(self) -> Path:
+        """Return a folder of ours whose path leaves room for socket names; STATE/run/sockets leads to it."""
+        folder = self.run / "sockets"
+        if len(os.fsencode(folder)) <= _LONGEST_SOCKETS_FOLDER:
+            folder.mkdir(mode=0o700)
+            return folder
+        private = Path(tempfile.mkdtemp(prefix=_PRIVATE_PREFIX))
+        if len(os.fsencode(private)) > _LONGEST_SOCKETS_FOLDER:
+            private.rmdir()
+            raise CannotStart(f"paths of STATE ({self.root}) and TMPDIR are both too long for Unix sockets")
+        folder.symlink_to(private, target_is_directory=True)
+        return private
+
+
+def _is_other_process(pid: str) -> bool:
+    """Tell whether `pid` is a living process other than this one (in a container each start has the same id)."""
+    return pid.isdigit() and int(pid) != os.getpid() and Path(f"/proc/{pid}").exists()

@@ -1,0 +1,165 @@
+"""Obeys the parent: prepares snapshots, swaps on commit, drains what left, and reports."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.parent.messages import (
+    Commit,
+    Drain,
+    FromProcess,
+    MachineReady,
+    Prepare,
+    Report,
+    RepositoryAnswer,
+    RepositoryCall,
+    ToProcess,
+    WorkerGone,
+)
+from gateway.routing.router import Router
+from gateway.routing.table import Table
+from gateway.serving.pool import Pool
+from gateway.serving.served_version import ServedVersion
+from gateway.serving.stages import Stage
+from turnout.core import errors
+from turnout.core.errors import DeadlineExceeded, ErrorCode, Internal, TurnoutError
+from turnout.core.snapshot import Snapshot, decode
+
+_LOG: Final = logging.getLogger(__name__)
+
+REPOSITORY_S: Final = 300.0
+_PREPARED_AT_ONCE: Final = 2  # a newer snapshot may be prepared while the older one's commit is on its way
+_REPOSITORY_ERRORS: Final[dict[ErrorCode, type[TurnoutError]]] = {
+    error.code: error
+    for error in (
+        errors.Conflict,
+        errors.DeadlineExceeded,
+        errors.Forbidden,
+        errors.InvalidInput,
+        errors.NotFound,
+        errors.NotReady,
+        errors.Overloaded,
+    )
+}
+
+
+class Follower:
+    """This process's side of the messages with the parent. `send` must not block."""
+
+    def __init__(self, pool: Pool, router: Router, send: Callable[[FromProcess], None]) -> None:
+        self.machine_ready = False
+        self.draining = False
+        self._pool = pool
+        self._router = router
+        self._send = send
+        self._prepared: list[Snapshot] = []
+        self._report_due = False
+        self._calls: dict[int, asyncio.Future[RepositoryAnswer]] = {}
+        self._call_numbers = itertools.count(1)
+        pool.watch(self._changed)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot whose routes are obeyed."""
+        return self._router.table.snapshot if self._router.table is not None else None
+
+    async def handle(self, message: ToProcess) -> None:
+        """Obey one message; loading goes on in the background, and each step of it is reported."""
+        match message:
+            case Prepare():
+                await self._prepare(message)
+            case Commit(generation):
+                self._commit(generation)
+            case WorkerGone(version, reason):
+                self._pool.fail(version, reason)
+            case MachineReady():
+                self.machine_ready = True
+            case Drain():
+                self.draining = True
+            case RepositoryAnswer():
+                waiting = self._calls.get(message.call)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+
+    async def repository(self, action: str, name: str) -> None:
+        """Have model `name` loaded or unloaded, and wait until that took effect.
+
+        Raises what control refuses it with, DeadlineExceeded after 300 s.
+        """
+        number = next(self._call_numbers)
+        waiting: asyncio.Future[RepositoryAnswer] = asyncio.get_running_loop().create_future()
+        self._calls[number] = waiting
+        try:
+            self._send(RepositoryCall(number, action, name))
+            async with asyncio.timeout(REPOSITORY_S):
+                answer = await waiting
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"'{name}': no answer within {REPOSITORY_S:.0f} s; it may still take effect"
+            ) from None
+        finally:
+            del self._calls[number]
+        if answer.code:
+            raise _REPOSITORY_ERRORS.get(ErrorCode(answer.code), Internal)(answer.message)
+
+    async def _prepare(self, message: Prepare) -> None:
+        try:
+            snapshot = decode(await asyncio.to_thread(Path(message.snapshot_path).read_bytes))
+        except (OSError, msgspec.MsgspecError) as error:
+            _LOG.error("snapshot %d cannot be read: %s", message.generation, error)
+            return
+        kept = [known for known in self._prepared if known.generation != snapshot.generation]
+        self._prepared = [*kept, snapshot][-_PREPARED_AT_ONCE:]
+        self._pool.hold(snapshot.versions, message.directories, message.sockets, message.problems)
+        self._pool.keep(self._held_keys())
+        self._report_soon()
+
+    def _commit(self, generation: int) -> None:
+        found = next((index for index, known in enumerate(self._prepared) if known.generation == generation), None)
+        if found is None:
+            _LOG.error("snapshot %d was not prepared", generation)
+            return
+        snapshot = self._prepared[found]
+        try:
+            table = Table(snapshot, self._pool, self._router.metrics, self._router.table)
+        except ValueError:
+            _LOG.exception("snapshot %d cannot be obeyed", generation)
+            return
+        self._router.swap(table)
+        self._router.metrics.snapshot_generation().set(generation)
+        del self._prepared[: found + 1]
+        self._pool.keep(self._held_keys())
+        self._report_soon()
+
+    def _held_keys(self) -> set[str]:
+        obeyed = [self.snapshot] if self.snapshot is not None else []
+        return {str(entry.ref) for snapshot in (*obeyed, *self._prepared) for entry in snapshot.versions}
+
+    def _changed(self, served: ServedVersion) -> None:
+        if self._pool.get(served.key) is not served:
+            return  # it is on its way out
+        table = self._router.table
+        if table is not None and served.stage is Stage.READY:
+            changed = frozenset({served.key})
+            self._router.swap(Table(table.snapshot, self._pool, self._router.metrics, table, changed))
+        self._report_soon()
+
+    def _report_soon(self) -> None:
+        if not self._report_due:
+            self._report_due = True
+            asyncio.get_running_loop().call_soon(self._report)
+
+    def _report(self) -> None:
+        self._report_due = False
+        versions = {served.key: served.report() for served in self._pool.versions()}
+        obeyed = self.snapshot
+        held = 0
+        for snapshot in (*([obeyed] if obeyed is not None else []), *self._prepared):
+            if all(versions[str(entry.ref)].state.tried for entry in snapshot.versions):
+                held = snapshot.generation
+        self._send(Report(obeyed.generation if obeyed is not None else 0, held, versions))

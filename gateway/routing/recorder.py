@@ -1,0 +1,102 @@
+"""Counts and logs each request exactly once, when its outcome is known."""
+
+from typing import Final
+
+from gateway.observe.access_log import AccessLog, AccessRecord
+from gateway.observe.metrics import Metrics
+from gateway.routing.table import NONE, Choice, CompiledRoute
+from gateway.serving.loading import Call
+from turnout.core.clock import monotonic_s, wall_s
+from turnout.core.errors import TurnoutError
+from turnout.core.request import Prediction, PredictRequest
+from turnout.core.status import Outcome, status_of
+
+PROTOCOLS: Final = ("http", "grpc")
+
+
+class Recorder:
+    """Writes to the metrics and, where there is one, to the access log. It never waits and never fails a request."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
+        self._metrics = metrics
+        self._log = access_log
+        unknown = metrics.arm("", None, NONE)
+        for protocol in PROTOCOLS:
+            unknown.requests(protocol, Outcome.NOT_FOUND)  # there from the start: names that nobody knows add no series
+
+    def routed(
+        self,
+        request: PredictRequest,
+        route: CompiledRoute | None,
+        choice: Choice,
+        call: Call,
+        outcome: Outcome,
+        failure: TurnoutError | None,
+        prediction: Prediction | None,
+    ) -> None:
+        """Record a request for which a version was picked; `outcome` is that of the picked version's attempt."""
+        duration_s = monotonic_s() - request.received_s
+        choice.metrics.requests(request.protocol, outcome).add()
+        choice.metrics.duration.observe(duration_s)
+        if route is not None:
+            route.metrics.overhead.observe(max(0.0, duration_s - call.predict_s))
+        served = choice.target.served
+        if served is not None:
+            ok = outcome is Outcome.OK
+            (served.metrics.success_seconds if ok else served.metrics.fail_seconds).add(duration_s)
+        if self._log is None or not self._log.wants(request.request_id, failed=outcome is not Outcome.OK):
+            return
+        self._log.write(
+            AccessRecord(
+                time=wall_s(),
+                request_id=request.request_id,
+                trace_id=request.traceparent,
+                protocol=request.protocol,
+                route=request.route,
+                version=choice.target.key,
+                arm=choice.arm,
+                generation=request.generation,
+                outcome=outcome.value,
+                fallback=(prediction.fallback or "") if prediction is not None else "",
+                rows=call.rows or 0,
+                duration_us=int(duration_s * 1e6),
+                predict_us=int(call.predict_s * 1e6),
+                error=failure.message if failure is not None else "",
+            )
+        )
+
+    def refused(
+        self,
+        route: str,
+        protocol: str,
+        error: TurnoutError,
+        request_id: str,
+        received_s: float,
+        *,
+        known: bool,
+        generation: int,
+    ) -> None:
+        """Record a request that reached no version; the metrics name its route only where it is `known`."""
+        duration_s = monotonic_s() - received_s
+        outcome = status_of(error).outcome
+        arm = self._metrics.arm(route if known else "", None, NONE)
+        arm.requests(protocol, outcome).add()
+        arm.duration.observe(duration_s)
+        if self._log is None or not self._log.wants(request_id, failed=True):
+            return
+        self._log.write(
+            AccessRecord(
+                time=wall_s(),
+                request_id=request_id,
+                protocol=protocol,
+                route=route,
+                version="",
+                arm=NONE,
+                generation=generation,
+                outcome=outcome.value,
+                rows=0,
+                duration_us=int(duration_s * 1e6),
+                predict_us=0,
+                error=error.message,
+            )
+        )

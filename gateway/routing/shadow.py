@@ -1,0 +1,215 @@
+"""Copies of requests to versions whose answers nobody gets: compared with the champion's, counted and dropped.
+
+Work here is behind the answer and at its own cost: a queue of its own for each version, one copy under way, a share
+of the process's time. What does not fit is dropped and counted; a shadow that hangs costs the champion nothing.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Generator
+from typing import Any, Final
+
+import msgspec
+
+from gateway.observe.metrics import DROPPED_SHADOW, Metrics
+from gateway.observe.tracing import child
+from gateway.routing.compare import Verdict, verdicts
+from gateway.routing.table import ShadowArm, Table
+from gateway.serving.loading import Call
+from turnout.core.bucket import bucket
+from turnout.core.clock import Deadline, monotonic_s
+from turnout.core.errors import TurnoutError
+from turnout.core.request import PredictRequest
+from turnout.core.signature import rows_of
+from turnout.core.snapshot import BUCKETS
+from turnout.core.status import Outcome, status_of
+from turnout.core.tensor import Datatype, Tensor, TensorMap
+
+_LOG: Final = logging.getLogger(__name__)
+
+QUEUE_COPIES: Final = 256
+QUEUE_BYTES: Final = 32 * 1024 * 1024
+PROCESS_SHARE: Final = 0.10
+WINDOW_S: Final = 1.0  # unused share is saved up for so long
+
+
+class _Copy(msgspec.Struct, frozen=True, gc=False):
+    """A request that the champion answered, with its answer."""
+
+    arm: ShadowArm
+    inputs: TensorMap
+    answer: TensorMap
+    rows: int | None
+    request_id: str
+    traceparent: str | None
+    size: int
+
+
+class Budget:
+    """Seconds of process time that may be spent, earned as time goes by at `share` seconds a second."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._credit_s = share * WINDOW_S
+        self._since_s = monotonic_s()
+
+    def spend(self, seconds: float) -> None:
+        """Take note of what was spent; it may be more than there was."""
+        self._earn()
+        self._credit_s -= seconds
+
+    def debt_s(self) -> float:
+        """Return how long to wait until there is something to spend again; 0 if there is."""
+        self._earn()
+        return max(0.0, -self._credit_s / self.share)
+
+    def _earn(self) -> None:
+        now_s = monotonic_s()
+        self._credit_s = min(self.share * WINDOW_S, self._credit_s + (now_s - self._since_s) * self.share)
+        self._since_s = now_s
+
+
+class Shadows:
+    """All shadows of a table."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._dropped = metrics.dropped(DROPPED_SHADOW)
+        self._lanes: dict[str, _Lane] = {}
+
+    def follow(self, table: Table) -> None:
+        """Open a lane for each version that is a shadow of some route now, and close the others."""
+        wanted = {arm.target.key for route in table.routes.values() for arm in route.shadows}
+        for key in self._lanes.keys() - wanted:
+            self._dropped.add(self._lanes.pop(key).close())
+        for key in wanted - self._lanes.keys():
+            self._lanes[key] = _Lane(self._metrics)
+        for lane in self._lanes.values():
+            lane.budget.share = PROCESS_SHARE / len(self._lanes)
+
+    def offer(self, arm: ShadowArm, request: PredictRequest, answer: TensorMap, rows: int | None) -> None:
+        """Copy a request that the champion has answered, if it is in the sample; never waits."""
+        if arm.sample < BUCKETS and bucket(f"shadow:{arm.route}", request.request_id) >= arm.sample:
+            return
+        size = sum(map(_size, request.inputs.values())) + sum(map(_size, answer.values()))
+        copy = _Copy(arm, request.inputs, answer, rows, request.request_id, request.traceparent, size)
+        lane = self._lanes.get(arm.target.key)
+        if lane is None or not lane.offer(copy):
+            self._dropped.add()
+
+    async def close(self) -> None:
+        """Drop what waits and end the copy under way."""
+        tasks = [lane.task for lane in self._lanes.values()]
+        for lane in self._lanes.values():
+            self._dropped.add(lane.close())
+        self._lanes.clear()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class _Lane:
+    """The queue of one shadow version, and the task that works it off one by one."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.budget = Budget(PROCESS_SHARE)
+        self._metrics = metrics
+        self._copies: deque[_Copy] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self.task = asyncio.create_task(self._run())
+
+    def offer(self, copy: _Copy) -> bool:
+        """Take a copy unless the queue is full."""
+        if len(self._copies) >= QUEUE_COPIES or self._bytes + copy.size > QUEUE_BYTES:
+            return False
+        self._copies.append(copy)
+        self._bytes += copy.size
+        self._wake.set()
+        return True
+
+    def close(self) -> int:
+        """Stop; return how many copies that drops."""
+        self.task.cancel()
+        return len(self._copies)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._copies:
+                self._wake.clear()
+                await self._wake.wait()
+            await asyncio.sleep(self.budget.debt_s())  # also lets others have the loop between two quick copies
+            copy = self._copies.popleft()
+            self._bytes -= copy.size
+            began_s = monotonic_s()
+            work = _Metered(_work_off(copy, self._metrics))
+            await work
+            served = copy.arm.target.served
+            elsewhere = served is not None and served.entry.runtime.uses_worker
+            self.budget.spend(work.spent_s if elsewhere else monotonic_s() - began_s)
+
+
+class _Metered:
+    """Awaits a coroutine and adds up the time that it holds the loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+        self.spent_s = 0.0
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        resume: Any = self._work.send
+        value: Any = None
+        while True:
+            began_s = monotonic_s()
+            try:
+                waits_for = resume(value)
+            except StopIteration:
+                return
+            finally:
+                self.spent_s += monotonic_s() - began_s
+            try:
+                value = yield waits_for
+                resume = self._work.send
+            except BaseException as error:  # noqa: BLE001  a cancellation belongs where the work waits
+                value = error
+                resume = self._work.throw
+
+
+async def _work_off(copy: _Copy, metrics: Metrics) -> None:
+    """Run one copy and count its outcome and the verdict of each row."""
+    arm = copy.arm
+    outcome = Outcome.OK
+    try:
+        counts = await _compared(copy)
+    except asyncio.CancelledError:
+        # Its shadow was closed under it. That is not the shadow's fault, so its rows get no verdict.
+        metrics.shadow_requests(arm.route, arm.target.ref, Outcome.CANCELLED).add()
+        raise
+    except TurnoutError as error:
+        outcome = status_of(error).outcome
+    except Exception:  # noqa: BLE001  whatever it is, it must reach nobody's request
+        _LOG.exception("request %s: shadow %s", copy.request_id, arm.target.key)
+        outcome = Outcome.FAULT
+    if outcome is not Outcome.OK:
+        counts = {Verdict.ERROR: 1 if copy.rows is None else copy.rows}
+    metrics.shadow_requests(arm.route, arm.target.ref, outcome).add()
+    for verdict, rows in counts.items():
+        metrics.shadow_rows(arm.route, arm.target.ref, verdict.value).add(rows)
+
+
+async def _compared(copy: _Copy) -> dict[Verdict, int]:
+    target = copy.arm.target
+    served = target.ready()
+    inputs = target.inputs(copy.inputs)
+    call = Call(copy.request_id, Deadline.after(copy.arm.deadline_s), child(copy.traceparent))
+    wanted = target.wanted(tuple(copy.answer))
+    answer = await served.predict(inputs, wanted, call, rows_of(target.signature, inputs))
+    if served.predicted is not None:
+        served.predicted.count(answer)
+    return verdicts(copy.answer, answer, copy.arm.compare, copy.rows)
+
+
+def _size(tensor: Tensor) -> int:
+    if tensor.datatype is not Datatype.BYTES:
+        return tensor.array.nbytes
+    return tensor.array.size * 8 + sum(len(element) for element in tensor.array.reshape(-1) if element is not None)

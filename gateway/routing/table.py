@@ -1,0 +1,230 @@
+"""A snapshot's routes, compiled: what a request needs is looked up, never computed. A table is never changed."""
+
+import logging
+from typing import Final
+
+import msgspec
+
+from gateway.observe.metrics import ArmMetrics, Metrics
+from gateway.routing.constant import Constant
+from gateway.routing.split import Split, is_match, sticky_key
+from gateway.routing.target import Interface, Target, interface, own, whole
+from gateway.serving.pool import Pool
+from turnout.core.bucket import bucket
+from turnout.core.errors import InvalidInput, NotFound
+from turnout.core.ids import VersionRef
+from turnout.core.request import PredictRequest
+from turnout.core.signature import Signature
+from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS, Comparison, Fallback, Route, Snapshot
+
+_LOG: Final = logging.getLogger(__name__)
+
+CHAMPION: Final = "champion"
+CANARY: Final = "canary"
+MATCHED: Final = "matched"
+PINNED: Final = "pinned"
+NONE: Final = "none"
+EVIDENCE: Final = frozenset({CHAMPION, CANARY})
+
+
+class Choice:
+    """A version that was picked, and why: one arm of a route."""
+
+    __slots__ = ("arm", "is_evidence", "metrics", "target")
+
+    def __init__(self, target: Target, arm: str, metrics: ArmMetrics) -> None:
+        self.target = target
+        self.arm = arm
+        self.metrics = metrics
+        self.is_evidence = arm in EVIDENCE
+
+
+class Rescue:
+    """One thing to try after a failure: another version, or the constant. `to` is its name in marks and metrics."""
+
+    __slots__ = ("by", "to")
+
+    def __init__(self, to: str, by: Target | Constant) -> None:
+        self.to = to
+        self.by = by
+
+
+class ShadowArm:
+    """A version that gets copies of a route's requests."""
+
+    __slots__ = ("compare", "deadline_s", "route", "sample", "target")
+
+    def __init__(
+        self, route: str, target: Target, sample: int, compare: dict[str, Comparison], deadline_s: float
+    ) -> None:
+        self.route = route
+        self.target = target
+        self.sample = sample
+        self.compare = compare
+        self.deadline_s = deadline_s
+
+
+class CompiledRoute:
+    """One route over the versions of a pool. Raises ValueError when its ranges are no split."""
+
+    def __init__(self, route: Route, pool: Pool, metrics: Metrics, split: Split | None = None) -> None:
+        self.route = route
+        self.name = route.name
+        self.split = split or Split(route.variants)
+        self.deadline_s = route.deadline_ms / 1000
+        self.metrics = metrics.route(route.name)
+        self.champion_signature = _signature(pool, route.champion)
+        weighted = [_signature(pool, variant.version) for variant in route.variants if variant.weight]
+        self.interface = interface(
+            route.signature, self.champion_signature, [signature for signature in weighted if signature is not None]
+        )
+        self._pool = pool
+        self._all_metrics = metrics
+        self._choices = [
+            self._choice(variant.version, CHAMPION if variant.version == route.champion else CANARY)
+            for variant in route.variants
+        ]
+        self._only = self._choices[0] if len(self._choices) == 1 else None
+        self._matches = [(match, self._choice(match.version, MATCHED)) for match in route.matches]
+        self.rescues = [rescue for fallback in route.fallback if (rescue := self._rescue(fallback)) is not None]
+        self.shadows = [
+            ShadowArm(self.name, self._target(shadow.version, MATCHED), shadow.sample, shadow.compare, self.deadline_s)
+            for shadow in route.shadows
+        ]
+
+    @property
+    def signature(self) -> Signature | None:
+        """What callers send and get; None until the champion has told its own."""
+        champion = self.champion_signature
+        return msgspec.structs.replace(champion, inputs=self.interface.inputs) if champion is not None else None
+
+    def pick(self, request: PredictRequest, draw: float) -> Choice:
+        """Return who answers: a match, the owner of the sticky key's bucket, else of the drawn one (0 <= draw < 1)."""
+        for match, choice in self._matches:
+            if is_match(match, request.headers):
+                return choice
+        if self._only is not None:
+            return self._only
+        sticky = self.route.sticky
+        key = sticky_key(sticky, request.headers, request.parameters) if sticky is not None else None
+        number = bucket(sticky.salt, key) if sticky is not None and key is not None else int(draw * BUCKETS)
+        return self._choices[self.split.owner(number)]
+
+    def _choice(self, version: str, arm: str) -> Choice:
+        target = self._target(version, arm)
+        return Choice(target, arm, self._all_metrics.arm(self.name, target.ref, arm))
+
+    def _target(self, version: str, arm: str) -> Target:
+        served = self._pool.get(version)
+        signature = served.signature if served is not None else None
+        ref = VersionRef.parse(version)
+        if signature is None:
+            return Target(ref, served)
+        if arm in EVIDENCE:
+            return Target(ref, served, whole(signature, self.interface))
+        droppable = frozenset(spec.name for spec in self.interface.inputs) | frozenset(self.interface.ignored)
+        return Target(ref, served, own(signature, self.interface), droppable)
+
+    def _rescue(self, fallback: Fallback) -> Rescue | None:
+        if fallback.kind == "value":
+            outputs = self.champion_signature.outputs if self.champion_signature is not None else ()
+            try:
+                return Rescue("value", Constant(fallback.value, outputs))
+            except (InvalidInput, TypeError) as error:
+                _LOG.error("route %s: fallback value cannot be used: %s", self.name, error)
+                return None
+        version = self.route.champion if fallback.kind == CHAMPION else self.route.previous
+        return Rescue(fallback.kind, self._target(version, CHAMPION)) if version is not None else None
+
+
+class Table:
+    """All routes of a snapshot. `generation` is the one that answers carry.
+
+    With an `old` table of the same snapshot, routes that name none of the `changed` versions are taken over.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        pool: Pool,
+        metrics: Metrics,
+        old: "Table | None" = None,
+        changed: frozenset[str] | None = None,
+    ) -> None:
+        self.snapshot = snapshot
+        self.generation = snapshot.routes_generation
+        self._pool = pool
+        self._metrics = metrics
+        self._models = {entry.model for entry in snapshot.versions} | {
+            VersionRef.parse(version).model for version in snapshot.catalogue
+        }
+        self._pinned: dict[tuple[str, int], Choice] = {}
+        known: dict[str, CompiledRoute] = old.routes if old is not None else {}
+        self.routes: dict[str, CompiledRoute] = {
+            route.name: self._compiled(route, known.get(route.name), changed) for route in snapshot.routes
+        }
+
+    def model_of(self, name: str) -> str | None:
+        """Return the model whose versions `name` may be asked for: its own, else that of the route's champion."""
+        if name in self._models:
+            return name
+        route = self.routes.get(name)
+        return VersionRef.parse(route.route.champion).model if route is not None else None
+
+    def pinned(self, name: str, number: int) -> Choice:
+        """Return the choice of one version by its number. Raises NotFound unless it is loaded or being loaded."""
+        choice = self._pinned.get((name, number))
+        if choice is None:
+            choice = self._pinned[name, number] = self._pin(name, number)
+        return choice
+
+    def deadline_s(self, name: str) -> float:
+        """Return the longest time of a request to `name`, in seconds."""
+        route = self.routes.get(name)
+        return route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
+
+    def _compiled(self, route: Route, old: CompiledRoute | None, changed: frozenset[str] | None) -> CompiledRoute:
+        if old is None:
+            return CompiledRoute(route, self._pool, self._metrics)
+        if changed is not None and old.route is route and route.versions().isdisjoint(changed):
+            return old
+        split = old.split if old.route.variants == route.variants else None
+        return CompiledRoute(route, self._pool, self._metrics, split)
+
+    def _pin(self, name: str, number: int) -> Choice:
+        model = self.model_of(name)
+        if model is None:
+            raise unknown(name)
+        ref = VersionRef(model, number)
+        served = self._pool.get(str(ref))
+        if served is None:
+            raise not_found(self, name, number)
+        route = self.routes.get(name)
+        signature = served.signature
+        sent = route.interface if route is not None else Interface()
+        target = Target(
+            ref,
+            served,
+            own(signature, Interface()) if signature is not None else None,
+            frozenset(spec.name for spec in sent.inputs) | frozenset(sent.ignored),
+        )
+        return Choice(target, PINNED, self._metrics.arm(name if route is not None else "", ref, PINNED))
+
+
+def unknown(name: str) -> NotFound:
+    """Return the error for a name that is neither a route nor a model."""
+    return NotFound(f"Request for unknown model: '{name}' is not found")
+
+
+def not_found(table: Table, name: str, number: int) -> NotFound:
+    """Return the error for a version that is not in the pool: it may exist and not be loaded."""
+    model = table.model_of(name)
+    if model is None:
+        return unknown(name)
+    state = "is not loaded" if f"{model}@{number}" in table.snapshot.catalogue else "is not found"
+    return NotFound(f"Request for unknown model: '{name}' version {number} {state}")
+
+
+def _signature(pool: Pool, version: str) -> Signature | None:
+    served = pool.get(version)
+    return served.signature if served is not None else None

@@ -1,0 +1,188 @@
+"""From a version's files to a model that answers in presented tensors, rehearsed before anyone may call it."""
+
+import asyncio
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+
+from adapters.catalog import adapter_for
+from adapters.golden import compare, read_golden, runtime_declared, samples_for
+from adapters.interface import LoadedModel, LoadFailed, ModelSource, SyncModel
+from adapters.threads import ThreadedModel
+from gateway.serving.declared import settled
+from gateway.serving.within import within
+from turnout.core.clock import Deadline, monotonic_s
+from turnout.core.errors import InvalidInput, ModelFault, TurnoutError
+from turnout.core.presentation import Presentation, PresentationError
+from turnout.core.request import CallContext
+from turnout.core.signature import Signature, check_inputs, check_outputs, rows_of
+from turnout.core.snapshot import VersionEntry
+from turnout.core.tensor import Datatype, Tensor, TensorMap
+
+GOLDEN_S: Final = 120.0
+WARM_CALLS: Final = 160  # enough for a quick model to be measured and moved inline before its first request
+WARM_S: Final = 1.0
+
+
+class Call(CallContext):
+    """One call of a model: its rows (None where axis 0 is not rows), and the seconds that its parts took."""
+
+    __slots__ = ("input_s", "output_s", "predict_s", "queue_s", "rows")
+
+    def __init__(self, request_id: str, deadline: Deadline, traceparent: str | None = None) -> None:
+        super().__init__(request_id, deadline, traceparent)
+        self.rows: int | None = None
+        self.queue_s = 0.0
+        self.input_s = 0.0
+        self.predict_s = 0.0
+        self.output_s = 0.0
+
+
+class Engine:
+    """A loaded model behind its presentation: presented tensors in, presented tensors out.
+
+    `outputs` are all its output names; to ask for all of them, hand over this very tuple.
+    """
+
+    __slots__ = ("_presentation", "_runtime_names", "model", "outputs", "signature")
+
+    def __init__(self, model: LoadedModel, presentation: Presentation, signature: Signature) -> None:
+        self.model = model
+        self.signature = signature
+        self.outputs = tuple(spec.name for spec in signature.outputs)
+        self._presentation = presentation
+        self._runtime_names = presentation.runtime_outputs(self.outputs)
+
+    async def predict(
+        self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
+    ) -> dict[str, Tensor]:
+        """Run the model once on checked inputs, and time it.
+
+        Raises what the model means (core errors); ModelFault for anything else and for an answer that breaks the
+        signature; DeadlineExceeded when the deadline passes first.
+        """
+        presentation = self._presentation
+        runtime_names = self._runtime_names if wanted is self.outputs else presentation.runtime_outputs(wanted)
+        began_s = monotonic_s()
+        runtime_inputs = presentation.to_runtime(inputs)
+        asked_s = monotonic_s()
+        call.input_s = asked_s - began_s
+        try:
+            answer = await within(call.deadline, self.model.predict(runtime_inputs, runtime_names, call))
+        except TurnoutError:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the caller left
+            raise ModelFault("the model cancelled the call") from None
+        except Exception as error:
+            raise ModelFault(f"the model raised {type(error).__name__}: {error}") from error
+        finally:
+            answered_s = monotonic_s()
+            call.predict_s = answered_s - asked_s
+        presented = check_outputs(self.signature, presentation.to_presented(answer, wanted), wanted, rows)
+        call.output_s = monotonic_s() - answered_s
+        return presented
+
+
+async def load(entry: VersionEntry, directory: Path, socket: Path | None, scratch: Path) -> Engine:
+    """Load a version. Raises LoadFailed with the reason; nothing is left open then."""
+    source = ModelSource(
+        name=str(entry.ref),
+        directory=directory,
+        artifact=directory / entry.artifact,
+        declared=runtime_declared(entry),
+        options=entry.options,
+        trusted=entry.trusted,
+        scratch=scratch,
+        samples=await asyncio.to_thread(samples_for, entry, directory),
+        socket=socket,
+    )
+    # An engine's import takes seconds on a busy machine; on the loop it would look like a process that hangs.
+    adapter = await asyncio.to_thread(adapter_for, entry.runtime)
+    model = _awaitable(await adapter.load(source))
+    try:
+        presentation = Presentation(
+            model.signature,
+            rename_inputs=entry.rename.inputs,
+            rename_outputs=entry.rename.outputs,
+            cast_inputs=entry.cast.inputs,
+            cast_outputs=entry.cast.outputs,
+        )
+        return Engine(model, presentation, settled(presentation.signature, entry.signature))
+    except (PresentationError, LoadFailed) as error:
+        await model.close()
+        raise LoadFailed(str(error)) from error
+
+
+async def replay_golden(engine: Engine, entry: VersionEntry, directory: Path) -> dict[str, Tensor] | None:
+    """Ask the model what the golden file asks; return those inputs, or None where there is no such file.
+
+    Raises LoadFailed naming tensor, row and both values when an answer is off by more than the tolerance; what the
+    model raises passes.
+    """
+    if entry.golden is None:
+        return None
+    case = await asyncio.to_thread(read_golden, directory / entry.golden)
+    try:
+        inputs = check_inputs(engine.signature, case.inputs)
+    except InvalidInput as error:
+        raise LoadFailed(f"golden: {error.message}") from error
+    for name in case.outputs:
+        if name not in engine.outputs:
+            raise LoadFailed(f"golden: output '{name}' is none of the model's ({', '.join(engine.outputs)})")
+    call = Call("golden", Deadline.after(GOLDEN_S))
+    answer = await engine.predict(inputs, tuple(case.outputs), call, rows_of(engine.signature, inputs))
+    difference = compare(case, answer)
+    if difference is not None:
+        raise LoadFailed(difference)
+    return inputs
+
+
+async def warm(engine: Engine, examples: TensorMap | None) -> None:
+    """Call the model on one row again and again, at most 1 s: first calls are slow, and quickness is measured.
+
+    Without examples the row is made of zeros, and a model that cannot answer it stays as it is.
+    """
+    inputs = one_row(engine.signature, examples) if examples else zero_row(engine.signature)
+    if inputs is None:
+        return
+    end = Deadline.after(WARM_S)
+    rows = rows_of(engine.signature, inputs)
+    for _ in range(WARM_CALLS):
+        if end.passed:
+            return
+        try:
+            await engine.predict(inputs, engine.outputs, Call("warm-up", Deadline.after(GOLDEN_S)), rows)
+        except (ModelFault, InvalidInput):
+            return
+
+
+def one_row(signature: Signature, examples: TensorMap) -> dict[str, Tensor]:
+    """Return the first row of checked inputs; inputs whose axis 0 is not rows stay whole."""
+    return {
+        spec.name: examples[spec.name].row_slice(0, 1) if spec.shape[:1] == (-1,) else examples[spec.name]
+        for spec in signature.inputs
+    }
+
+
+def zero_row(signature: Signature) -> dict[str, Tensor] | None:
+    """Return one row of zeros; None where an input is text, for which there is no harmless value."""
+    if any(spec.datatype is Datatype.BYTES for spec in signature.inputs):
+        return None
+    return {
+        spec.name: Tensor(
+            spec.datatype, np.zeros([1 if axis == -1 else axis for axis in spec.shape], spec.datatype.dtype)
+        )
+        for spec in signature.inputs
+    }
+
+
+def _awaitable(model: LoadedModel | SyncModel) -> LoadedModel:
+    if inspect.iscoroutinefunction(model.predict):
+        return cast("LoadedModel", model)
+    return ThreadedModel(cast("SyncModel", model))

@@ -1,0 +1,142 @@
+"""Which versions are loaded in this process. It loads what it is told to hold and unloads the rest, once drained."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from gateway.observe.metrics import Metrics
+from gateway.serving.served_version import ServedVersion
+from turnout.core.snapshot import VersionEntry
+
+LOADS_AT_ONCE: Final = 2
+
+
+class Pool:
+    """Loads and unloads versions. `scratch` is a private folder for the adapters that outlives loads.
+
+    A version stays as long as a holder names it; each call under way counts as well. Of one `model@number` there is
+    at most one: other bytes under the same number take its place.
+    """
+
+    def __init__(self, metrics: Metrics, scratch: Path) -> None:
+        self._metrics = metrics
+        self._scratch = scratch
+        self._served: dict[str, ServedVersion] = {}
+        self._loads: dict[ServedVersion, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._listeners: list[Callable[[ServedVersion], None]] = []
+        self._gone: dict[str, str] = {}
+        self._leaving: set[ServedVersion] = set()
+
+    def watch(self, listener: Callable[[ServedVersion], None]) -> None:
+        """Ask to be told of each step of each version's life."""
+        self._listeners.append(listener)
+
+    def get(self, key: str) -> ServedVersion | None:
+        """Return the version `model@number`, whatever its stage."""
+        return self._served.get(key)
+
+    def versions(self) -> Iterable[ServedVersion]:
+        """Return all versions that are held."""
+        return self._served.values()
+
+    def leaving(self) -> Iterable[ServedVersion]:
+        """Return versions that are no longer held and finish what they began."""
+        return self._leaving
+
+    def hold(
+        self,
+        entries: Iterable[VersionEntry],
+        directories: Mapping[str, str],
+        sockets: Mapping[str, str],
+        problems: Mapping[str, str],
+    ) -> None:
+        """Start to load what is not here yet; returns at once. An entry without a directory fails for its problem."""
+        for entry in entries:
+            key = str(entry.ref)
+            served = self._served.get(key)
+            if (
+                served is not None
+                and served.entry.digest == entry.digest
+                and (served.has_files or key not in directories)
+            ):
+                served.adopt(entry)
+                continue
+            if served is not None:
+                self._unload(served)
+            if key in directories:
+                self._load(entry, Path(directories[key]), Path(sockets[key]) if key in sockets else None)
+            else:
+                self._add(entry).lack_files(problems.get(key, "its files are not here"))
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Unload, once drained, all that is not among `keys`; returns at once."""
+        for served in [served for key, served in self._served.items() if key not in keys]:
+            self._unload(served)
+
+    def fail(self, key: str, reason: str) -> None:
+        """Take a version out of rotation for good; one that is not held yet fails as soon as it is."""
+        served = self._served.get(key)
+        if served is None:
+            self._gone[key] = reason
+        else:
+            self._background(self._fail(served, reason))
+
+    async def close(self) -> None:
+        """Unload everything, once nothing is in flight."""
+        self.keep(())
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _load(self, entry: VersionEntry, directory: Path, socket: Path | None) -> None:
+        served = self._add(entry)
+        task = asyncio.create_task(self._load_in_turn(served, directory, socket))
+        self._loads[served] = task
+        task.add_done_callback(lambda _: self._loads.pop(served, None))
+
+    def _add(self, entry: VersionEntry) -> ServedVersion:
+        served = ServedVersion(entry, self._metrics, self._tell)
+        self._served[served.key] = served
+        self._tell(served)
+        return served
+
+    async def _load_in_turn(self, served: ServedVersion, directory: Path, socket: Path | None) -> None:
+        gone = self._gone.pop(served.key, None)
+        if gone is not None:
+            await served.fail(gone)
+            return
+        # A worker's version costs this process nothing while its worker starts, however long that takes.
+        async with contextlib.nullcontext() if served.entry.runtime.uses_worker else self._places:
+            await served.load(directory, socket, self._scratch)
+
+    def _unload(self, served: ServedVersion) -> None:
+        del self._served[served.key]
+        self._leaving.add(served)
+        self._background(self._unload_now(served))
+
+    async def _unload_now(self, served: ServedVersion) -> None:
+        await self._stop_loading(served)
+        await served.unload()
+        self._leaving.discard(served)
+
+    async def _fail(self, served: ServedVersion, reason: str) -> None:
+        await self._stop_loading(served)
+        await served.fail(reason)
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop_loading(self, served: ServedVersion) -> None:
+        task = self._loads.get(served)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _tell(self, served: ServedVersion) -> None:
+        for listener in self._listeners:
+            listener(served)

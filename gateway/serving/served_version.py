@@ -1,0 +1,226 @@
+"""One version in this process, from its load to its end: its stage, its bounds, and the way to its model."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from adapters.interface import LoadFailed, WatchedModel
+from gateway.observe.metrics import Metrics
+from gateway.observe.predicted import Predicted
+from gateway.serving.admission import Admission
+from gateway.serving.loading import Call, Engine, load, replay_golden, warm
+from gateway.serving.stages import REPORTED, Stage, step
+from turnout.core.clock import monotonic_s, wall_s
+from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, TurnoutError
+from turnout.core.report import VersionReport
+from turnout.core.signature import Signature
+from turnout.core.snapshot import VersionEntry
+from turnout.core.tensor import Tensor, TensorMap
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class ServedVersion:
+    """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready."""
+
+    def __init__(self, entry: VersionEntry, metrics: Metrics, on_change: Callable[["ServedVersion"], None]) -> None:
+        self.entry = entry
+        self.ref = entry.ref
+        self.key = str(entry.ref)
+        self.stage = Stage.LOADING
+        self.serving = False
+        self.reason = ""
+        self.engine: Engine | None = None
+        self.predicted: Predicted | None = None
+        self.metrics = metrics.version(entry.ref)
+        self.load_seconds = 0.0
+        self.crashed_calls = 0
+        self.has_files = True
+        self._all_metrics = metrics
+        self._on_change = on_change
+        self._admission = Admission(entry.limits.in_flight, entry.limits.queue_rows)
+        self._directory = Path()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def signature(self) -> Signature | None:
+        """The presented signature; None until the model is loaded."""
+        return self.engine.signature if self.engine else None
+
+    def report(self) -> VersionReport:
+        """Return its state as the parent hears of it. Not for a version that left the snapshot."""
+        return VersionReport(
+            state=REPORTED[self.stage],
+            reason=self.reason,
+            signature=self.signature,
+            properties=dict(self.engine.model.properties) if self.engine else {},
+            load_seconds=self.load_seconds,
+            crashed_calls=self.crashed_calls,
+        )
+
+    async def load(self, directory: Path, socket: Path | None, scratch: Path) -> None:
+        """Load, rehearse and become ready, or failed with a reason. A model's fault is never raised."""
+        started_s = monotonic_s()
+        self._directory = directory
+        try:
+            self.engine = await load(self.entry, directory, socket, scratch)
+            self._bind_predicted()
+            self._become(Stage.WARMING)
+            if isinstance(self.engine.model, WatchedModel):
+                self.engine.model.watch(self._lost, self._back)
+            await warm(self.engine, await replay_golden(self.engine, self.entry, directory))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a model that breaks must not take the gateway along
+            if self.stage in (Stage.LOADING, Stage.WARMING):  # else its worker died meanwhile: it may come back
+                await self.fail(self._told(error))
+            return
+        if self.stage is Stage.WARMING:
+            self._loaded_in(monotonic_s() - started_s)
+
+    async def predict(
+        self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
+    ) -> dict[str, Tensor]:
+        """Run one call inside the version's bounds; `inputs` are checked, `rows` is None where axis 0 is not rows.
+
+        Raises NotReady, Overloaded, DeadlineExceeded, and what `Engine.predict` raises. Work that expired, or whose
+        caller left, is never started; either gives its place back.
+        """
+        engine = self.engine
+        if engine is None or not self.serving:
+            raise NotReady(f"version {self.key} is not ready")
+        admission = self._admission
+        if not admission.try_enter():
+            await self._wait(rows or 1, call)
+        self._idle.clear()
+        try:
+            if call.deadline.passed:
+                raise DeadlineExceeded("the deadline passed before the model started")
+            outputs = await engine.predict(inputs, wanted, call, rows)
+        except ModelFault as fault:
+            _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
+            raise
+        finally:
+            admission.leave()
+            if not admission.running:
+                self._idle.set()
+            self._count(call)
+        self.metrics.batch_rows.observe(rows or 1)
+        self.metrics.last_answer.set(wall_s())
+        return outputs
+
+    def adopt(self, entry: VersionEntry) -> None:
+        """Take what a newer snapshot says of the same bytes: bounds and buckets."""
+        if entry == self.entry:
+            return
+        self.entry = entry
+        self._admission.rebound(entry.limits.in_flight, entry.limits.queue_rows)
+        self._bind_predicted()
+
+    async def fail(self, reason: str) -> None:
+        """Leave rotation for good, and let the model go. Does nothing to a version that failed or is leaving."""
+        if self.stage in (Stage.FAILED, Stage.DRAINING, Stage.UNLOADED):
+            return
+        self._become(Stage.FAILED, reason)
+        await self._close()
+
+    def lack_files(self, reason: str) -> None:
+        """Fail before the load: the version's files are not on this machine; they may come with a later snapshot."""
+        self.has_files = False
+        self._become(Stage.FAILED, reason)
+
+    async def unload(self) -> None:
+        """Finish what was begun, then let the model go. Its load must have come to an end."""
+        self._become(Stage.DRAINING)
+        await self._close()
+        self._become(Stage.UNLOADED)
+
+    async def _close(self) -> None:
+        recovery = self._recovery
+        if recovery is not None and recovery is not asyncio.current_task():
+            recovery.cancel()
+            await asyncio.wait([recovery])
+        await self._idle.wait()
+        engine, self.engine = self.engine, None
+        if engine is None:
+            return
+        try:
+            await engine.model.close()
+        except Exception:  # noqa: BLE001  a model that cannot close is let go all the same
+            _LOG.exception("version %s did not close as it should", self.key)
+
+    async def _wait(self, rows: int, call: Call) -> None:
+        began_s = monotonic_s()
+        self.metrics.queue_rows.add(rows)
+        try:
+            await self._admission.enter(rows, call.deadline)
+        finally:
+            self.metrics.queue_rows.add(-rows)
+            call.queue_s = monotonic_s() - began_s
+            self.metrics.queue_seconds.add(call.queue_s)
+
+    def _count(self, call: Call) -> None:
+        if call.predict_s:
+            metrics = self.metrics
+            metrics.predict.observe(call.predict_s)
+            metrics.input_seconds.add(call.input_s)
+            metrics.output_seconds.add(call.output_s)
+
+    def _lost(self, reason: str, calls_in_flight: int) -> None:
+        if self.stage in (Stage.WARMING, Stage.READY):
+            self.crashed_calls = calls_in_flight
+            self._become(Stage.LOST, reason)
+        elif self.stage is Stage.LOST:  # again, during the rehearsal
+            self.crashed_calls = calls_in_flight
+            self.reason = reason
+            self._on_change(self)
+
+    def _back(self) -> None:
+        if self.stage is Stage.LOST and self.engine is not None:
+            if self._recovery is not None:
+                self._recovery.cancel()
+            # The parent counts a loss when calls begin to be told: so one during the rehearsal is told anew.
+            self.crashed_calls = 0
+            self._on_change(self)
+            self._recovery = asyncio.create_task(self._recover(self.engine))
+
+    async def _recover(self, engine: Engine) -> None:
+        """Let a version back into rotation once its fresh worker passes the golden file."""
+        started_s = monotonic_s()
+        try:
+            await replay_golden(engine, self.entry, self._directory)
+        except NotReady:
+            return  # lost again; the next worker gets its turn
+        except Exception as error:  # noqa: BLE001  as in `load`
+            await self.fail(self._told(error))
+            return
+        if self.stage is Stage.LOST:
+            self._loaded_in(monotonic_s() - started_s)
+
+    def _loaded_in(self, seconds: float) -> None:
+        self.load_seconds = seconds
+        self.metrics.load_seconds.set(seconds)
+        self._become(Stage.READY)
+
+    def _bind_predicted(self) -> None:
+        if self.engine is not None:
+            bounds = self.entry.metrics.value
+            self.predicted = self._all_metrics.predicted(self.ref, self.engine.signature.outputs, bounds)
+
+    def _become(self, stage: Stage, reason: str = "") -> None:
+        was_serving = self.serving
+        self.stage = step(self.stage, stage)
+        self.serving = stage is Stage.READY or (stage is Stage.DRAINING and was_serving)
+        self.reason = reason
+        self._on_change(self)
+
+    def _told(self, error: Exception | SystemExit) -> str:
+        """Return why a load failed, in one line; what nobody foresaw goes to the log whole."""
+        if isinstance(error, LoadFailed | TurnoutError):
+            text = str(error)
+        else:
+            _LOG.error("version %s cannot be loaded", self.key, exc_info=error)
+            text = f"{type(error).__name__}: {error}"
+        return " ".join(text.split())

@@ -1,0 +1,203 @@
+"""A gateway in memory for the doors' tests: models are functions, every call and refusal is kept."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from gateway.doors.interface import IndexEntry, ModelDescription, Timing, VersionStatistics
+from turnout.core.errors import InvalidInput, NotFound, TurnoutError
+from turnout.core.ids import VersionRef
+from turnout.core.request import Prediction, PredictRequest
+from turnout.core.signature import Signature, TensorSpec, check_inputs, names
+from turnout.core.tensor import Datatype, Tensor
+
+Answer = Callable[[Mapping[str, Tensor]], Awaitable[Mapping[str, Tensor]]]
+
+
+class FakeModel:
+    """A model of one version, which answers what `answer` makes of its inputs."""
+
+    def __init__(self, signature: Signature, answer: Answer, *, number: int = 1, fallback: str | None = None) -> None:
+        self.signature = signature
+        self.answer = answer
+        self.number = number
+        self.fallback = fallback
+        self.ready = True
+
+
+class FakeBackend:
+    """Implements `gateway.doors.interface.Backend` over a dictionary of models, whose names are the routes."""
+
+    def __init__(self, models: Mapping[str, FakeModel]) -> None:
+        self.models = dict(models)
+        self.generation = 7
+        self.server_ready = True
+        self.requests: list[PredictRequest] = []
+        self.refusals: list[tuple[str, str, TurnoutError]] = []
+        self.outcomes: list[str] = []
+        self.in_flight = 0
+        self.loaded: list[str] = []
+        self.unloaded: list[str] = []
+        self.counted = [VersionStatistics("echo", "1", 5, 3, 2, *[Timing(2, 10)] * 6)]
+
+    async def predict(self, request: PredictRequest) -> Prediction:
+        """Check, run and encode as the router does; `outcomes` keeps how it ended."""
+        self.requests.append(request)
+        self.in_flight += 1
+        try:
+            prediction = await self._predict(request)
+        except asyncio.CancelledError:
+            self.outcomes.append("cancelled")
+            raise
+        except TurnoutError as error:
+            self.outcomes.append(error.code)
+            raise
+        finally:
+            self.in_flight -= 1
+        self.outcomes.append("ok")
+        return prediction
+
+    async def _predict(self, request: PredictRequest) -> Prediction:
+        request.generation = self.generation
+        model = self._find(request.route, request.version)
+        request.picked = VersionRef(request.route, model.number)
+        inputs = check_inputs(model.signature, request.inputs)
+        for name in request.outputs:
+            if model.signature.output(name) is None:
+                raise InvalidInput(f"output '{name}': unknown; outputs are {names(model.signature.outputs)}")
+        outputs = await model.answer(inputs)
+        wanted = request.outputs or [spec.name for spec in model.signature.outputs]
+        picked = {name: outputs[name] for name in wanted}
+        version = None if model.fallback == "value" else request.picked
+        prediction = Prediction(picked, version, self.generation, model.fallback)
+        if request.encode is not None:
+            request.encode(prediction)
+        return prediction
+
+    def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
+        """Keep the refusal."""
+        self.refusals.append((route, protocol, error))
+
+    def describe(self, name: str, version: int | None) -> ModelDescription:
+        """Describe a model."""
+        model = self._find(name, version)
+        return ModelDescription(
+            name=name,
+            versions=(str(model.number),),
+            platform="turnout_fake",
+            inputs=model.signature.inputs,
+            outputs=model.signature.outputs,
+            properties={"owner": "tests"},
+            max_batch_rows=64,
+        )
+
+    def is_ready(self) -> bool:
+        """Tell what the test set."""
+        return self.server_ready
+
+    def is_model_ready(self, name: str, version: int | None) -> bool:
+        """Tell what the test set."""
+        return self._find(name, version).ready
+
+    def index(self, *, ready_only: bool) -> Sequence[IndexEntry]:
+        """List the models."""
+        entries = [
+            IndexEntry(name, str(model.number), "READY" if model.ready else "LOADING", "")
+            for name, model in self.models.items()
+        ]
+        return [entry for entry in entries if entry.state == "READY"] if ready_only else entries
+
+    def configuration(self, name: str, version: int | None) -> Mapping[str, object]:
+        """Return a small configuration."""
+        self._find(name, version)
+        return {"name": name, "platform": "turnout_fake", "max_batch_size": 64, "input": [], "output": []}
+
+    def statistics(self, name: str | None, version: int | None) -> Sequence[VersionStatistics]:
+        """Return what the test set."""
+        if name is not None:
+            self._find(name, version)
+        return self.counted
+
+    async def repository_load(self, name: str) -> None:
+        """Keep the name."""
+        self._find(name, None)
+        self.loaded.append(name)
+
+    async def repository_unload(self, name: str) -> None:
+        """Keep the name."""
+        self._find(name, None)
+        self.unloaded.append(name)
+
+    def _find(self, name: str, version: int | None) -> FakeModel:
+        model = self.models.get(name)
+        if model is None:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        if version not in (None, model.number):
+            raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
+        return model
+
+
+def echo(datatype: Datatype, shape: tuple[int, ...] = (-1,), *, nullable: bool = True) -> FakeModel:
+    """Return a model that answers its input x as y."""
+
+    async def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"y": inputs["x"]}
+
+    signature = Signature(
+        inputs=(TensorSpec("x", datatype, shape, nullable),), outputs=(TensorSpec("y", datatype, shape),)
+    )
+    return FakeModel(signature, answer)
+
+
+def simple() -> FakeModel:
+    """Return the `simple` model of Triton's examples: sum and difference of two INT32 [-1, 16] tensors."""
+
+    async def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        left, right = inputs["INPUT0"].array, inputs["INPUT1"].array
+        return {"OUTPUT0": Tensor.of(left + right), "OUTPUT1": Tensor.of(left - right)}
+
+    signature = Signature(
+        inputs=tuple(TensorSpec(name, Datatype.INT32, (-1, 16)) for name in ("INPUT0", "INPUT1")),
+        outputs=tuple(TensorSpec(name, Datatype.INT32, (-1, 16)) for name in ("OUTPUT0", "OUTPUT1")),
+    )
+    return FakeModel(signature, answer)
+
+
+def constant(**outputs: Tensor) -> FakeModel:
+    """Return a model that answers the same whatever its input x (FP64 [-1]) is."""
+
+    async def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return outputs
+
+    signature = Signature(
+        inputs=(TensorSpec("x", Datatype.FP64, (-1,)),),
+        outputs=tuple(TensorSpec(name, tensor.datatype, tensor.shape) for name, tensor in outputs.items()),
+    )
+    return FakeModel(signature, answer)
+
+
+def raising(error: BaseException) -> FakeModel:
+    """Return a model that raises, whatever its input x (FP64 [-1]) is."""
+
+    async def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        raise error
+
+    return FakeModel(Signature(inputs=(TensorSpec("x", Datatype.FP64, (-1,)),)), answer)
+
+
+class Gate:
+    """A model's held breath: its calls wait at the gate until a test opens it."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    def model(self) -> FakeModel:
+        """Return a model of input x (FP64 [-1]) that answers y once the gate is open."""
+
+        async def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            self.reached.set()
+            await self.open.wait()
+            return {"y": inputs["x"]}
+
+        spec = TensorSpec("x", Datatype.FP64, (-1,))
+        return FakeModel(Signature(inputs=(spec,), outputs=(TensorSpec("y", Datatype.FP64, (-1,)),)), answer)

@@ -1,0 +1,279 @@
+"""Saved Spark pipelines in their workers: folded where they can be, and equal to `transform` in any case."""
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.integration.jvm.frames_by_hand import ERROR, PREDICT, RESULT, as_text, text
+from tests.integration.jvm.jvm_worker import properties, running, source_of
+from tests.integration.jvm.spark_runs import QUICK_START, Plan, record, row, save_by_hand
+from turnout.core.tensor import Datatype, Tensor, equal_bits
+
+pytestmark = pytest.mark.timeout(900)
+
+TOLERANCE = 1e-12
+MIN_ROWS = 300
+FLIGHT = ["carrier", "dep_delay", "distance"]
+FLIGHT_INPUTS = [("carrier", "BYTES", "-1"), ("dep_delay", "FP64", "-1"), ("distance", "FP64", "-1")]
+PASSED = {
+    "flag": (Datatype.BOOL, [True, False, True, False]),
+    "i8": (Datatype.INT8, [-128, 127, 0, -1]),
+    "i16": (Datatype.INT16, [-(2**15), 2**15 - 1, 0, -1]),
+    "i32": (Datatype.INT32, [-(2**31), 2**31 - 1, 0, -1]),
+    "i64": (Datatype.INT64, [-(2**63), 2**63 - 1, 2**53 + 1, -1]),
+    "u8": (Datatype.UINT8, [0, 255, 128, 1]),
+    "u16": (Datatype.UINT16, [0, 2**16 - 1, 2**15, 1]),
+    "u32": (Datatype.UINT32, [0, 2**32 - 1, 2**31, 1]),
+    "f32": (Datatype.FP32, [-0.0, np.nan, np.inf, 0.1]),
+    "f64": (Datatype.FP64, [-0.0, np.nan, -np.inf, 1e-320]),
+    "s": (Datatype.BYTES, [b"a\x00b", "\U0001f600\u00e9".encode(), b"x" * (1 << 20), None]),
+    "b": (Datatype.BYTES, [b"\xff\x00\xfe", b"", None, b"\x80"]),
+}
+
+
+def passed(name):
+    """Return the values of a column that a pipeline passes on, as a tensor."""
+    datatype, values = PASSED[name]
+    elements = np.empty(len(values), dtype=datatype.dtype)
+    elements[:] = values
+    return Tensor(datatype, elements)
+
+
+async def ask_strange_values(worker, _):
+    """Ask for the row-wise echo of every datatype, and for text that is none."""
+    rows = {name: passed(name) for name in PASSED}
+    answer = await worker.client.ask(PREDICT, rows)
+    broken = np.array([b"fine", b"\xff", b"fine", b"fine"], dtype=object)
+    return answer, await worker.client.ask(PREDICT, rows | {"s": Tensor.of(broken)})
+
+
+async def ask_unseen(worker, rows):
+    """Ask for a known carrier, one never seen, and a known one."""
+    some = row(rows, 0, 3) | {"distance": Tensor.of(np.array([501.0, 502.0, 503.0]))}
+    known = "B6"
+    unseen = some | {"carrier": Tensor.of(as_text([known, "ZZ", known])), "dep_delay": Tensor.of(np.zeros(3))}
+    missing = some | {
+        "carrier": Tensor.of(as_text([known, known, known])),
+        "dep_delay": Tensor.of(np.array([1.0, 2.0, np.nan])),
+    }
+    return [await worker.client.ask(PREDICT, rows) for rows in (unseen, missing, row(missing, 0, 2))]
+
+
+async def ask_with_label(worker, rows):
+    """Ask with the label of the training beside the inputs, and with an input that is not there."""
+    labelled = row(rows, 0, 4) | {"outcome": Tensor.of(as_text(["late", "on time", None, "??"]))}
+    short = {name: tensor for name, tensor in row(rows, 0, 4).items() if name != "origin"}
+    nothing = row(rows, 0, 0)
+    return [await worker.client.ask(PREDICT, asked) for asked in (labelled, short, nothing)]
+
+
+async def ask_as_one(worker, rows):
+    """Ask for all rows in one request."""
+    return await worker.client.ask(PREDICT, rows)
+
+
+FOLDING = {
+    "cancer_lr": Plan(options={}),
+    "cancer_gbt": Plan(options={"cpus": 2} | QUICK_START),
+    "flights_rf": Plan(
+        outputs=[("prediction", "FP64", "-1"), ("probability", "FP64", "-1,2"), ("answer", "BYTES", "-1")],
+        probe=ask_with_label,
+    ),
+    "text_hashing": Plan(),
+    "text_counts": Plan(),
+    "sql_misc": Plan(options={}, trusted=False),
+    "skipping": Plan(inputs=FLIGHT_INPUTS, probe=ask_unseen),
+    "keeping": Plan(inputs=FLIGHT_INPUTS),
+    "throwing": Plan(probe=ask_unseen),
+    "clusters": Plan(inputs=[("pair", "FP64", "-1,2"), ("f2", "FP64", "-1")]),
+}
+SLOW = {
+    "aggregate": (Plan(probe=ask_as_one), "window is not row-wise"),
+    "random": (Plan(probe=ask_as_one), "rand() is nondeterministic"),
+    "today": (Plan(), "current_date() changes from call to call"),
+}
+PASSING = Plan(
+    inputs=[(name, str(datatype), "-1") for name, (datatype, _) in PASSED.items()],
+    outputs=[(f"{name}_out", str(datatype), "-1") for name, (datatype, _) in PASSED.items()],
+    options={"binary": ["b"]} | QUICK_START,
+    probe=ask_strange_values,
+)
+
+
+@pytest.fixture(scope="session")
+def runs(pipelines, scratch, tmp_path_factory):
+    """Every pipeline, run once."""
+    plans = FOLDING | {name: plan for name, (plan, _) in SLOW.items()} | {"passing": PASSING}
+    return record(pipelines, tmp_path_factory.mktemp("spark"), scratch, plans)
+
+
+def difference(answer, expected):
+    """Return the largest difference of one row's answer from `transform`; text must be equal."""
+    worst = 0.0
+    for name, want in expected.items():
+        got = answer.tensors[name].array[0]
+        if isinstance(want, str):
+            assert got == want.encode()
+        else:
+            worst = max(worst, float(np.max(np.abs(np.array(want, dtype=float) - got))))
+    return worst
+
+
+@pytest.mark.parametrize("name", FOLDING)
+def test_folded_equals_transform(runs, name):
+    """Row by row and with eight callers at once, a folded pipeline answers what `transform` answered in training."""
+    run = runs[name]
+    assert run.properties["mode"] == "folded", run.properties
+    answered = [(answer, want) for answer, want in zip(run.answers, run.reference["answers"], strict=True) if want]
+    assert len(answered) >= MIN_ROWS
+    assert {answer.type for answer, _ in answered} == {RESULT}
+    assert max(difference(answer, want) for answer, want in answered) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_what_is_not_row_wise_is_slow_and_says_why(runs, name):
+    """A pipeline that cannot be folded is served by `transform`, marked slow with the reason in its properties."""
+    run = runs[name]
+    properties = run.properties
+    assert (properties["mode"], properties["slow"], properties["slow_reason"]) == ("transform", "true", SLOW[name][1])
+    assert {answer.type for answer in run.answers} == {RESULT}
+
+
+@pytest.mark.parametrize("name", ["random", "today"])
+def test_slow_rows_equal_transform(runs, name):
+    """Served by `transform`, single rows are what they were in training."""
+    run = runs[name]
+    pairs = zip(run.answers, run.reference["answers"], strict=False)
+    assert max(difference(answer, want) for answer, want in pairs) <= TOLERANCE
+
+
+def test_a_request_is_one_frame_to_transform(runs):
+    """An aggregate sees all rows of a request, and each row gets its own answer."""
+    run = runs["aggregate"]
+    answer = run.probed
+    assert answer.type == RESULT, answer.message
+    want = [row["probability"] for row in run.reference["answers"]]
+    np.testing.assert_allclose(answer.tensors["probability"].array, want, rtol=0, atol=TOLERANCE)
+
+
+def test_inputs_are_what_outputs_depend_on(runs):
+    """Raw columns alone are inputs; the left-in label indexer's column is ignored, sent or not."""
+    run = runs["flights_rf"]
+    assert run.inputs == [
+        ["carrier", "BYTES", "-1", "1"],
+        ["origin", "BYTES", "-1", "1"],
+        ["dep_delay", "FP64", "-1", "0"],
+        ["distance", "FP64", "-1", "0"],
+    ]
+    assert run.ignored == ["outcome"]
+    assert [name for name, *_ in runs["sql_misc"].inputs] == ["f0", "f2", "f3", "f4", "f7"]
+    labelled, short, nothing = run.probed
+    assert labelled.type == RESULT
+    assert difference(labelled, {"prediction": run.reference["answers"][0]["prediction"]}) == 0
+    assert (short.code, short.message) == ("invalid_input", "tensor 'origin': missing")
+    assert nothing.tensors["probability"].shape == (0, 2)
+
+
+def test_outputs_have_names_types_and_widths(runs):
+    """`prediction` and `probability` by default, or the declared columns; what a stage predicts is FP64."""
+    assert runs["cancer_gbt"].outputs == [["prediction", "FP64", "-1"], ["probability", "FP64", "-1,2"]]
+    assert runs["flights_rf"].outputs[2] == ["answer", "BYTES", "-1"]
+    assert runs["clusters"].outputs == [["prediction", "FP64", "-1"]]
+    assert runs["clusters"].inputs == [["pair", "FP64", "-1,2", "0"], ["f2", "FP64", "-1", "0"]]
+
+
+def test_dropped_rows_are_the_callers_fault(runs):
+    """A row that the pipeline skips is named by its place in the request, and the rest is answered without it."""
+    run = runs["skipping"]
+    for answer, want in zip(run.answers, run.reference["answers"], strict=True):
+        assert (answer.type == RESULT) == (want is not None)
+    unseen, missing, fine = run.probed
+    assert (unseen.code, unseen.message) == ("invalid_input", "tensor 'carrier': row 1: the pipeline drops it")
+    assert missing.code == "invalid_input"
+    assert "row 2: the pipeline drops it" in missing.message
+    assert fine.type == RESULT
+
+
+def test_rows_that_throw_are_the_models_fault(runs):
+    """A row on which the pipeline throws is a fault of the model, and the next request is answered."""
+    unseen, missing, fine = runs["throwing"].probed
+    assert (unseen.type, unseen.code) == (ERROR, "model_fault")
+    assert unseen.message.startswith("IllegalStateException: row 1; caused by SparkException: ")
+    assert "Unseen label: ZZ" in unseen.message
+    assert (missing.type, missing.code) == (ERROR, "model_fault")
+    assert fine.type == RESULT
+
+
+def test_every_datatype_passes_bit_by_bit(runs):
+    """Each datatype that Spark can carry comes back as it was: -0.0, NaN as NULL, 64-bit integers, any text."""
+    run = runs["passing"]
+    assert run.properties["mode"] == "folded"
+    answer, broken = run.probed
+    assert answer.type == RESULT, answer.message
+    for name in PASSED:
+        assert equal_bits(answer.tensors[f"{name}_out"], passed(name)), name
+    assert (broken.code, broken.message) == ("invalid_input", "tensor 's': row 1 is not UTF-8")
+
+
+def test_nothing_is_wrong_in_the_logs(runs):
+    """Workers write no stack trace while all goes well."""
+    for name, run in runs.items():
+        assert "\tat " not in run.log, f"{name}: {run.log}"
+
+
+def test_texts_are_told(runs):
+    """The answer column of an IndexToString is text."""
+    got = {text(answer.tensors["answer"])[0] for answer in runs["flights_rf"].answers}
+    assert got == {"late", "on time"}
+
+
+async def test_unknown_types_are_asked_for(pipelines, scratch, tmp_path):
+    """Without declared inputs and golden rows the load is refused, with a signature to paste into model.yaml."""
+    async with running(source_of(tmp_path, pipelines / "flights_rf", "model", QUICK_START, scratch=scratch)) as worker:
+        answer = await worker.load()
+        assert (answer.type, answer.code) == (ERROR, "load_failed")
+        assert await worker.stopped() == 1
+    pasted = yaml.safe_load(answer.message[answer.message.index("signature:") :])
+    assert pasted == {
+        "signature": {
+            "inputs": [
+                {"name": "carrier", "datatype": "BYTES", "shape": [-1]},
+                {"name": "origin", "datatype": "BYTES", "shape": [-1]},
+                {"name": "dep_delay", "datatype": "FP64", "shape": [-1]},
+                {"name": "distance", "datatype": "FP64", "shape": [-1]},
+            ]
+        }
+    }
+
+
+@pytest.mark.parametrize("datatype", ["UINT64", "FP16", "BF16"])
+async def test_datatypes_that_spark_lacks_are_refused(pipelines, scratch, tmp_path, datatype):
+    """A declared datatype that no column of Spark holds is refused by name."""
+    async with running(source_of(tmp_path, pipelines / "sql_misc", "model", {}, scratch=scratch)) as worker:
+        answer = await worker.load(inputs=[("f0", datatype, "-1")])
+        assert (answer.code, answer.message) == ("load_failed", f"input 'f0': Spark has no type for {datatype}")
+
+
+async def test_folding_that_changes_answers_is_given_up(stage_jar, scratch, tmp_path):
+    """Where folded answers differ from `transform` on sample rows, `transform` serves; a stage may come in a jar."""
+    save_by_hand(tmp_path / "model", {"drifting_1": ("com.acme.Drifting", {})})
+    options = {"jars": [str(stage_jar)]} | QUICK_START
+    async with running(source_of(tmp_path, tmp_path, "model", options, scratch=scratch)) as worker:
+        loaded = await worker.loaded(inputs=[("x", "FP64", "-1")], outputs=[("prediction", "FP64", "-1")])
+        assert properties(loaded)["mode"] == "transform"
+        assert "prediction: transform answers" in properties(loaded)["slow_reason"]
+        answered = await worker.client.predict(x=Tensor.of(np.array([0.5, np.nan])))
+        assert np.isnan(answered["prediction"].array).tolist() == [False, True]
+
+
+async def test_sql_of_an_untrusted_folder_runs_no_code(scratch, tmp_path):
+    """SQL that calls methods by name is refused before anything of the pipeline runs, unless the folder is trusted."""
+    statement = "SELECT *, java_method('java.lang.System', 'exit', 0) AS prediction FROM __THIS__"
+    stage = ("org.apache.spark.ml.feature.SQLTransformer", {"statement": statement})
+    save_by_hand(tmp_path / "model", {"sql_1": stage})
+    async with running(source_of(tmp_path, tmp_path, "model", {}, scratch=scratch, trusted=False)) as worker:
+        answer = await worker.load(inputs=[("x", "FP64", "-1")], outputs=[("prediction", "FP64", "-1")])
+    assert answer.code == "load_failed"
+    assert answer.message.startswith(
+        "SQL of a stage does more than ask of its own rows, and this folder is not trusted"
+    )

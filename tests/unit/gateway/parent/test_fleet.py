@@ -1,0 +1,220 @@
+"""The fleet: processes are kept alive and led together from snapshot to snapshot."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from gateway.parent import fleet as fleet_module
+from gateway.parent.failure import CannotStart
+from gateway.parent.fleet import Fleet, Publication
+from gateway.parent.messages import Commit, Heartbeat, MachineReady, Prepare, Report, RepositoryCall, WorkerGone
+from gateway.parent.slots import Slots
+from tests.waiting import eventually_async
+from turnout.core import clock
+from turnout.core.manifest import Runtime
+from turnout.core.report import VersionReport, VersionState
+from turnout.core.snapshot import Route, Snapshot, Variant, VersionEntry, encode
+
+READY = VersionReport(VersionState.READY)
+
+
+class FakeProcess:
+    """A gateway process that does what the test says."""
+
+    pids = iter(range(1000, 10_000))
+
+    def __init__(self, slot, replaces, heard):
+        self.slot, self.replaces, self._heard = slot, replaces, heard
+        self.pid = next(self.pids)
+        self.started_s = clock.monotonic_s()
+        self.report = None
+        self.prepared = None
+        self.committed = 0
+        self.listening = False
+        self.says_ready = False
+        self.sent = []
+        self.died = asyncio.get_running_loop().create_future()
+
+    @property
+    def in_service(self):
+        """As the real one."""
+        return self.committed > 0
+
+    def send(self, message):
+        """Keep what it is told."""
+        self.sent.append(message)
+        if isinstance(message, Prepare):
+            self.prepared = message
+        if isinstance(message, Commit):
+            self.committed = message.generation
+
+    def says(self, message):
+        """Speak to the parent."""
+        if isinstance(message, Report):
+            self.report = message
+        self._heard(self, message)
+
+    def is_warm(self, generation):
+        """Report that everything up to a generation is loaded."""
+        self.says(Report(generation, generation, {f"m@{number}": READY for number in range(1, generation + 1)}))
+
+    def commits(self):
+        """Return the generations that it was told to serve."""
+        return [message.generation for message in self.sent if isinstance(message, Commit)]
+
+    def check_heartbeat(self):
+        """Always alive."""
+
+    def forgive_silence(self):
+        """Never silent."""
+
+    def kill(self, reason):
+        """Die."""
+        if not self.died.done():
+            self.died.set_result(-9)
+
+    async def wait(self):
+        """Wait for the test to end it."""
+        return await asyncio.shield(self.died)
+
+
+def _publication(generation):
+    """Return a snapshot whose one route has a new champion in each generation."""
+    champion = f"m@{generation}"
+    entry = VersionEntry("m", generation, f"sha256:{generation}", Runtime.ONNX, "model.onnx", ())
+    route = Route("m", champion, (Variant(champion, 10_000, ((0, 10_000),)),), explicit=True)
+    snapshot = Snapshot("r", generation, generation, (entry,), (route,))
+    return Publication(snapshot, encode(snapshot), Prepare(generation, f"/run/{generation}.json", {}, {}))
+
+
+@contextlib.asynccontextmanager
+async def _fleet(tmp_path, count=2):
+    started, calls = [], []
+
+    async def start(slot, replaces, heard):
+        started.append(FakeProcess(slot, replaces, heard))
+        return started[-1]
+
+    def look_again():
+        fleet.advance()
+
+    fleet = Fleet(count, Slots(tmp_path), start, look_again, lambda *call: calls.append(call))
+    fleet.started, fleet.calls = started, calls
+    task = fleet.task = asyncio.create_task(fleet.keep())
+    await eventually_async(lambda: len(started) == count or task.done())
+    yield fleet
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
+        await task
+
+
+async def _served(fleet, generation):
+    fleet.offer(_publication(generation))
+    for process in fleet.processes:
+        process.is_warm(generation)
+    assert fleet.serving.snapshot.generation == generation
+
+
+async def test_all_processes_swap_together(tmp_path):
+    """No process swaps before each has tried what the routes need."""
+    async with _fleet(tmp_path) as fleet:
+        first, second = fleet.started
+        fleet.offer(_publication(1))
+        first.is_warm(1)
+        assert (first.commits(), second.commits()) == ([], [])
+        second.is_warm(1)
+        assert (first.commits(), second.commits()) == ([1], [1])
+
+
+async def test_a_snapshot_that_is_overtaken_is_never_served(tmp_path):
+    """A newer snapshot takes the place of one that is still being prepared."""
+    async with _fleet(tmp_path, 1) as fleet:
+        await _served(fleet, 1)
+        (process,) = fleet.started
+        fleet.offer(_publication(2))
+        fleet.offer(_publication(3))
+        process.is_warm(3)
+        assert process.commits() == [1, 3]
+
+
+async def test_a_dead_process_is_replaced_in_another_life_of_its_slot(tmp_path):
+    """The replacement gets the slot of the dead one and waits with its doors until it is warm."""
+    async with _fleet(tmp_path) as fleet:
+        await _served(fleet, 1)
+        victim, survivor = fleet.started
+        victim.kill("by the test")
+        await eventually_async(lambda: len(fleet.started) == 3)
+        replacement = fleet.started[2]
+        assert (replacement.slot, replacement.replaces, victim.replaces) == (victim.slot, True, False)
+        assert replacement.commits() == []
+        replacement.is_warm(1)
+        assert replacement.commits() == [1]
+        assert survivor.commits() == [1]
+
+
+async def test_a_replacement_neither_holds_up_nor_misses_a_change(tmp_path):
+    """While it warms, the others swap; it joins with the snapshot that is served by then."""
+    async with _fleet(tmp_path) as fleet:
+        await _served(fleet, 1)
+        fleet.started[0].kill("by the test")
+        await eventually_async(lambda: len(fleet.started) == 3)
+        survivor, replacement = fleet.started[1:]
+        replacement.says(Report(0, 0, {}))
+        fleet.offer(_publication(2))
+        survivor.is_warm(2)
+        assert survivor.commits() == [1, 2]
+        assert replacement.prepared.generation == 2
+        replacement.is_warm(2)
+        assert replacement.commits() == [2]
+
+
+async def test_later_processes_hear_what_the_first_were_told(tmp_path):
+    """That the machine is ready, and whose worker is gone, is said to replacements too; until it is taken back."""
+    async with _fleet(tmp_path, 1) as fleet:
+        await _served(fleet, 1)
+        fleet.tell_ready()
+        fleet.tell_gone("m@1", "quarantined")
+        fleet.tell_gone("m@2", "no JDK")
+        fleet.forget_gone("m@2")
+        fleet.started[0].kill("by the test")
+        await eventually_async(lambda: len(fleet.started) == 2)
+        replacement = fleet.started[1]
+        replacement.is_warm(1)
+        assert MachineReady() in replacement.sent
+        assert WorkerGone("m@1", "quarantined") in replacement.sent
+        assert WorkerGone("m@2", "no JDK") not in replacement.sent
+
+
+async def test_a_start_gives_up_on_processes_that_never_speak(tmp_path, monkeypatch):
+    """Processes that end before their first word, three times over, end the start with a reason."""
+    monkeypatch.setattr(fleet_module.Backoff, "after", lambda *_: 0.0)
+    async with _fleet(tmp_path, 1) as fleet:
+        for life in range(3):
+            await eventually_async(lambda life=life: len(fleet.started) == life + 1)
+            fleet.started[-1].died.set_result(1)
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await fleet.task
+        (failure,) = caught.value.exceptions
+        assert isinstance(failure, CannotStart)
+        assert str(failure) == "gateway processes end as soon as they start (status 1)"
+
+
+async def test_repository_calls_are_passed_on_with_their_process(tmp_path):
+    """The answer must go to the process that asked."""
+    async with _fleet(tmp_path, 1) as fleet:
+        call = RepositoryCall(7, "load", "m")
+        fleet.started[0].says(Heartbeat())
+        fleet.started[0].says(call)
+        assert fleet.calls == [(fleet.started[0], call)]
+
+
+async def test_a_drain_ends_those_that_do_not_end_by_themselves(tmp_path, monkeypatch):
+    """Every process is asked first; after its time it is killed, and none is started again."""
+    monkeypatch.setattr(fleet_module, "_EXIT_GRACE_S", 0.0)
+    async with _fleet(tmp_path) as fleet:
+        await _served(fleet, 1)
+        fleet.started[0].died.set_result(0)
+        await fleet.drain(0.05)
+        assert fleet.started[1].died.result() == -9
+        assert len(fleet.started) <= 3

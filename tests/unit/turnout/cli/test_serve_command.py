@@ -1,0 +1,82 @@
+"""`turnout serve` and its kin turn flags and turnout.yaml into settings."""
+
+from pathlib import Path
+
+import pytest
+
+from turnout.cli import main
+from turnout.cli import serve as serve_module
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs a command and returns what the parent was asked to run, or the refusal."""
+
+    def run(*arguments):
+        asked = []
+        monkeypatch.setattr(serve_module, "run_parent", lambda *told: asked.append(told) or 0)
+        with pytest.raises(SystemExit) as caught:
+            main.run(arguments)
+        return (caught.value.code, asked[0] if asked else capsys.readouterr().err)
+
+    return run
+
+
+def test_flags_become_settings(run, tmp_path):
+    """What is given is handed over; what is not keeps its default."""
+    flags = ("--http-port", "0", "--processes", "3", "--drain-seconds", "2.5", "--allow-empty", "--untrusted")
+    code, (config, state, control, _) = run("serve", str(tmp_path), "--state", str(tmp_path / "s"), *flags)
+    assert code == 0
+    assert (config.http_port, config.grpc_port, config.processes) == (0, 8081, 3)
+    assert (config.drain_seconds, config.allow_empty, config.repository_control) == (2.5, True, True)
+    assert state == tmp_path / "s"
+    settings = control.settings(1234)
+    assert b'"port":1234' in settings
+    assert b'"untrusted":true' in settings
+    assert f'"folder":"{tmp_path}"'.encode() in settings
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(run, tmp_path):
+    """turnout.yaml speaks where no flag does."""
+    file = tmp_path / "turnout.yaml"
+    file.write_text("processes: 4\nhttp_port: 9000\nlimits: {nesting: 7}\n")
+    _, (config, *_) = run("serve", "--config", str(file), "--http-port", "0")
+    assert (config.processes, config.http_port, config.limits.nesting, config.grpc_port) == (4, 0, 7, 8081)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, host, allowed):
+    """A port that others can reach does not let them change what is served; a flag does."""
+    _, (config, *_) = run("serve", "--host", host)
+    assert config.repository_control is allowed
+    _, (config, *_) = run("serve", "--host", host, "--repository-control")
+    assert config.repository_control is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("serve", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (("serve", "--config", "none.yaml"), "turnout: cannot start: none.yaml (--config) cannot be read: "),
+        (("serve", "--config", "odd.yaml"), "turnout: cannot start: odd.yaml:1: "),
+        (("control", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (("gateway", "--control", "control:8090"), "turnout: --control control:8090 is not a URL\n"),
+    ],
+)
+def test_what_cannot_start_is_one_clear_line(run, tmp_path, monkeypatch, arguments, reason):
+    """The line names the flag or the file with its line."""
+    monkeypatch.chdir(tmp_path)
+    Path("odd.yaml").write_text("htp_port: 1\n")
+    code, said = run(*arguments)
+    assert code in (1, 2)
+    assert said.startswith(reason)
+    assert said.count("\n") == 1
+
+
+def test_the_gateway_alone_follows_a_url(run):
+    """Without a control plane of its own it is told where one is."""
+    _, (config, _, control, _) = run("gateway", "--control", "http://control:8090", "--metrics-port", "0")
+    assert control == "http://control:8090"
+    assert config.metrics_port == 0

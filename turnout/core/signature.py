@@ -1,0 +1,198 @@
+"""What a model takes and answers, and the check of tensors against it. Faults name the tensor and the axis."""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Self
+
+import msgspec
+
+from turnout.core.errors import InvalidInput, ModelFault, TurnoutError
+from turnout.core.tensor import MAX_ELEMENTS, MAX_RANK, Datatype, Tensor, TensorMap
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A declared tensor. In `shape`, -1 is any length; axis 0 is rows. `nullable`: BYTES elements may be missing."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    nullable: bool = False
+
+    def normalised(self) -> Self:
+        """Return the spec in presented form: `[-1, 1]` is written `[-1]` (DESIGN 5)."""
+        return msgspec.structs.replace(self, shape=(-1,)) if self.shape == (-1, 1) else self
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Inputs and outputs of a version. `ignored` inputs may be sent and are dropped (a left-in label column)."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def normalised(self) -> Self:
+        """Return the signature with every spec in presented form."""
+        return msgspec.structs.replace(
+            self,
+            inputs=tuple(spec.normalised() for spec in self.inputs),
+            outputs=tuple(spec.normalised() for spec in self.outputs),
+        )
+
+    def input(self, name: str) -> TensorSpec | None:
+        """Return the input called `name`."""
+        return _named(self.inputs, name)
+
+    def output(self, name: str) -> TensorSpec | None:
+        """Return the output called `name`."""
+        return _named(self.outputs, name)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a request's shape as a tuple. Raises InvalidInput for a negative axis, an absurd rank or length."""
+    if len(shape) > MAX_RANK:
+        raise InvalidInput(f"tensor '{name}': rank {len(shape)} is over the limit of {MAX_RANK}")
+    size = 1
+    for axis, length in enumerate(shape):
+        if length < 0:
+            raise InvalidInput(f"tensor '{name}': axis {axis} of shape {list(shape)} is negative")
+        size *= length or 1  # an axis of length 0 must not hide another that no array can have
+    if size > MAX_ELEMENTS:
+        raise InvalidInput(f"tensor '{name}': shape {list(shape)} is over the limit of {MAX_ELEMENTS} elements")
+    return tuple(shape)
+
+
+def fit(spec: TensorSpec, tensor: Tensor) -> Tensor:
+    """Return `tensor` under the spec's rank. Raises InvalidInput naming the datatype, rank or axis at fault.
+
+    `[n, 1]` fits `[-1]` and the other way round: both are one shape (DESIGN 5).
+    """
+    if tensor.datatype is not spec.datatype:
+        raise InvalidInput(f"tensor '{spec.name}': datatype must be {spec.datatype}, got {tensor.datatype}")
+    shape = tensor.shape
+    if shape == spec.shape:
+        return tensor
+    if len(shape) != len(spec.shape):
+        if len(spec.shape) == 1 and len(shape) == 2 and shape[1] == 1:
+            return fit(spec, tensor.reshaped(shape[:1]))
+        if len(shape) == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
+            return fit(spec, tensor.reshaped((shape[0], 1)))
+        raise InvalidInput(
+            f"tensor '{spec.name}': rank must be {len(spec.shape)} as in {list(spec.shape)}, got shape {list(shape)}"
+        )
+    for axis, wanted in enumerate(spec.shape):
+        if wanted not in (-1, shape[axis]):
+            raise InvalidInput(
+                f"tensor '{spec.name}': axis {axis} must be {wanted}, got {shape[axis]} in shape {list(shape)}"
+            )
+    return tensor
+
+
+def check_inputs(signature: Signature, tensors: TensorMap, droppable: Container[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors that `signature` takes, each in its declared rank.
+
+    Raises InvalidInput for an unknown, missing or ill-fitting tensor, missing elements where none are allowed,
+    and inputs that disagree on the number of rows. Names in `signature.ignored` or `droppable` are dropped.
+    """
+    checked: dict[str, Tensor] = {}
+    rows: int | None = None
+    rows_of = ""
+    for spec in signature.inputs:
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            raise InvalidInput(f"tensor '{spec.name}': missing; inputs are {names(signature.inputs)}")
+        fitted = fit(spec, tensor)
+        if spec.datatype is Datatype.BYTES and not spec.nullable:
+            _refuse_missing(spec.name, fitted)
+        if spec.shape and spec.shape[0] == -1:
+            if rows is None:
+                rows, rows_of = fitted.shape[0], spec.name
+            elif fitted.shape[0] != rows:
+                raise InvalidInput(
+                    f"tensor '{spec.name}': axis 0 has {fitted.shape[0]} rows, tensor '{rows_of}' has {rows}"
+                )
+        checked[spec.name] = fitted
+    if len(checked) != len(tensors):
+        _refuse_unknown(signature, tensors, droppable)
+    return checked
+
+
+def check_outputs(
+    signature: Signature, tensors: TensorMap, wanted: Iterable[str], rows: int | None
+) -> dict[str, Tensor]:
+    """Return the wanted outputs in presented rank. Raises ModelFault where the model breaks its own signature."""
+    checked: dict[str, Tensor] = {}
+    for name in wanted:
+        spec = signature.output(name)
+        tensor = tensors.get(name)
+        if spec is None or tensor is None:
+            raise ModelFault(f"tensor '{name}': the model did not answer it")
+        try:
+            fitted = fit(spec, tensor)
+        except TurnoutError as error:
+            raise ModelFault(f"the model's answer breaks its signature: {error.message}") from error
+        if rows is not None and spec.shape and spec.shape[0] == -1 and fitted.shape[0] != rows:
+            raise ModelFault(f"tensor '{name}': {fitted.shape[0]} rows answered for {rows} asked")
+        checked[name] = fitted
+    return checked
+
+
+def rows_of(signature: Signature, tensors: TensorMap) -> int | None:
+    """Return the number of rows of checked inputs; None where no input has a free axis 0."""
+    for spec in signature.inputs:
+        if spec.shape and spec.shape[0] == -1:
+            return tensors[spec.name].shape[0]
+    return None
+
+
+def names(specs: Iterable[TensorSpec]) -> str:
+    """Return the specs' names as text for a message."""
+    return ", ".join(f"'{spec.name}'" for spec in specs) or "none"
+
+
+def incompatibility(route: Mapping[str, TensorSpec], version: Signature, outputs: Sequence[TensorSpec]) -> str | None:
+    """Say why a version cannot stand behind a route, or None.
+
+    Its inputs must be a subset of the route's, with equal datatype and shape; its outputs must equal the route's
+    (DESIGN 5).
+    """
+    for spec in version.inputs:
+        offered = route.get(spec.name)
+        if offered is None:
+            return f"input '{spec.name}' is not among the route's inputs"
+        if (offered.datatype, offered.shape) != (spec.datatype, spec.shape):
+            return (
+                f"input '{spec.name}' is {spec.datatype} {list(spec.shape)}, "
+                f"the route's is {offered.datatype} {list(offered.shape)}"
+            )
+    mine = {spec.name: spec for spec in version.outputs}
+    for wanted in outputs:
+        found = mine.pop(wanted.name, None)
+        if found is None:
+            return f"output '{wanted.name}' is missing"
+        if (found.datatype, found.shape) != (wanted.datatype, wanted.shape):
+            return (
+                f"output '{found.name}' is {found.datatype} {list(found.shape)}, "
+                f"the route's is {wanted.datatype} {list(wanted.shape)}"
+            )
+    if mine:
+        return f"output '{next(iter(mine))}' is not among the route's outputs"
+    return None
+
+
+def _named(specs: Iterable[TensorSpec], name: str) -> TensorSpec | None:
+    for spec in specs:  # a plain loop: this is on every request's path
+        if spec.name == name:
+            return spec
+    return None
+
+
+def _refuse_missing(name: str, tensor: Tensor) -> None:
+    for index, element in enumerate(tensor.array.reshape(-1)):
+        if element is None:
+            raise InvalidInput(f"tensor '{name}': element {index} is null; this model takes no missing strings")
+
+
+def _refuse_unknown(signature: Signature, tensors: TensorMap, droppable: Container[str]) -> None:
+    known = {spec.name for spec in signature.inputs}
+    for name in tensors:
+        if name not in known and name not in signature.ignored and name not in droppable:
+            raise InvalidInput(f"tensor '{name}': unknown; inputs are {names(signature.inputs)}")
