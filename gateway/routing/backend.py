@@ -76,7 +76,7 @@ class GatewayBackend:
                 raise unknown(name)
             return False
         champion = self._pool.get(route.route.champion)
-        return champion is not None and champion.stage is Stage.READY
+        return champion is not None and champion.stage is Stage.READY and route.knows(champion.key)
 
     def index(self, *, ready_only: bool) -> Sequence[IndexEntry]:
         """List every known version."""

@@ -22,7 +22,7 @@ from gateway.parent.messages import (
     WorkerGone,
 )
 from gateway.routing.router import Router
-from gateway.routing.table import Table
+from gateway.routing.table import Slices, compiled
 from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from gateway.serving.stages import Stage
@@ -33,6 +33,8 @@ from turnout.core.snapshot import Snapshot, decode
 _LOG: Final = logging.getLogger(__name__)
 
 REPOSITORY_S: Final = 300.0
+REPORT_WAIT_S: Final = 0.0001  # for each version
+MAX_REPORT_WAIT_S: Final = 0.1
 _PREPARED_AT_ONCE: Final = 2  # a newer snapshot may be prepared while the older one's commit is on its way
 _REPOSITORY_ERRORS: Final[dict[ErrorCode, type[TurnoutError]]] = {
     error.code: error
@@ -58,7 +60,11 @@ class Follower:
         self._router = router
         self._send = send
         self._prepared: list[Snapshot] = []
-        self._report_due = False
+        self._compiling = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._is_outdated = False
+        self._report_due: asyncio.TimerHandle | None = None
+        self._reported = 0
         self._calls: dict[int, asyncio.Future[RepositoryAnswer]] = {}
         self._call_numbers = itertools.count(1)
         pool.watch(self._changed)
@@ -74,7 +80,7 @@ class Follower:
             case Prepare():
                 await self._prepare(message)
             case Commit(generation):
-                self._commit(generation)
+                await self._commit(generation)
             case WorkerGone(version, reason):
                 self._pool.fail(version, reason)
             case MachineReady():
@@ -113,28 +119,46 @@ class Follower:
         except (OSError, msgspec.MsgspecError) as error:
             _LOG.error("snapshot %d cannot be read: %s", message.generation, error)
             return
+        slices = Slices()
+        for entry in snapshot.versions:
+            self._pool.hold((entry,), message.directories, message.sockets, message.problems)
+            await slices.cut()
         kept = [known for known in self._prepared if known.generation != snapshot.generation]
         self._prepared = [*kept, snapshot][-_PREPARED_AT_ONCE:]
-        self._pool.hold(snapshot.versions, message.directories, message.sockets, message.problems)
         self._pool.keep(self._held_keys())
         self._report_soon()
 
-    def _commit(self, generation: int) -> None:
-        found = next((index for index, known in enumerate(self._prepared) if known.generation == generation), None)
-        if found is None:
+    async def _commit(self, generation: int) -> None:
+        snapshot = next((known for known in self._prepared if known.generation == generation), None)
+        if snapshot is None:
             _LOG.error("snapshot %d was not prepared", generation)
             return
-        snapshot = self._prepared[found]
         try:
-            table = Table(snapshot, self._pool, self._router.metrics, self._router.table)
+            async with self._compiling:
+                await self._swap(snapshot)
         except ValueError:
             _LOG.exception("snapshot %d cannot be obeyed", generation)
             return
-        self._router.swap(table)
         self._router.metrics.snapshot_generation().set(generation)
-        del self._prepared[: found + 1]
+        del self._prepared[: self._prepared.index(snapshot) + 1]
         self._pool.keep(self._held_keys())
         self._report_soon()
+
+    async def _swap(self, snapshot: Snapshot) -> None:
+        """Compile, then swap in one step. `_compiling` must be held: a table starts from the one before."""
+        self._is_outdated = False
+        self._router.swap(await compiled(snapshot, self._pool, self._router.metrics, self._router.table))
+
+    async def _refresh(self) -> None:
+        """Bring versions that became ready into the obeyed routes; only then is it told that they are."""
+        try:
+            while self._is_outdated:
+                async with self._compiling:
+                    if self.snapshot is not None:
+                        await self._swap(self.snapshot)
+                self._report()
+        finally:
+            self._refreshing = None
 
     def _held_keys(self) -> set[str]:
         obeyed = [self.snapshot] if self.snapshot is not None else []
@@ -143,23 +167,33 @@ class Follower:
     def _changed(self, served: ServedVersion) -> None:
         if self._pool.get(served.key) is not served:
             return  # it is on its way out
-        table = self._router.table
-        if table is not None and served.stage is Stage.READY:
-            changed = frozenset({served.key})
-            self._router.swap(Table(table.snapshot, self._pool, self._router.metrics, table, changed))
+        if self.snapshot is not None and served.stage is Stage.READY:
+            self._is_outdated = True
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh())
         self._report_soon()
 
     def _report_soon(self) -> None:
-        if not self._report_due:
-            self._report_due = True
-            asyncio.get_running_loop().call_soon(self._report)
+        if self._report_due is None:
+            # A report names every version: the more there are, the more changes go into one.
+            wait_s = min(MAX_REPORT_WAIT_S, REPORT_WAIT_S * self._reported)
+            self._report_due = asyncio.get_running_loop().call_later(wait_s, self._report_unless_refreshing)
+
+    def _report_unless_refreshing(self) -> None:
+        self._report_due = None
+        if self._refreshing is None:
+            self._report()
 
     def _report(self) -> None:
-        self._report_due = False
+        if self._report_due is not None:
+            self._report_due.cancel()
+            self._report_due = None
         versions = {served.key: served.report() for served in self._pool.versions()}
+        self._reported = len(versions)
         obeyed = self.snapshot
         held = 0
         for snapshot in (*([obeyed] if obeyed is not None else []), *self._prepared):
-            if all(versions[str(entry.ref)].state.tried for entry in snapshot.versions):
+            known = [versions.get(str(entry.ref)) for entry in snapshot.versions]
+            if all(report is not None and report.state.tried for report in known):
                 held = snapshot.generation
         self._send(Report(obeyed.generation if obeyed is not None else 0, held, versions))

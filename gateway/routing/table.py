@@ -1,5 +1,9 @@
-"""A snapshot's routes, compiled: what a request needs is looked up, never computed. A table is never changed."""
+"""A snapshot's routes, compiled: what a request needs is looked up, never computed. A table is never changed.
 
+Thousands of routes take seconds to compile: it is done in slices, so that the doors' loop keeps turning.
+"""
+
+import asyncio
 import logging
 from typing import Final
 
@@ -9,8 +13,11 @@ from gateway.observe.metrics import ArmMetrics, Metrics
 from gateway.routing.constant import Constant
 from gateway.routing.split import Split, is_match, sticky_key
 from gateway.routing.target import Interface, Target, interface, own, whole
+from gateway.serving.loading import Engine
 from gateway.serving.pool import Pool
+from gateway.serving.served_version import ServedVersion
 from turnout.core.bucket import bucket
+from turnout.core.clock import monotonic_s
 from turnout.core.errors import InvalidInput, NotFound
 from turnout.core.ids import VersionRef
 from turnout.core.request import PredictRequest
@@ -25,6 +32,21 @@ MATCHED: Final = "matched"
 PINNED: Final = "pinned"
 NONE: Final = "none"
 EVIDENCE: Final = frozenset({CHAMPION, CANARY})
+
+SLICE_S: Final = 0.002
+
+
+class Slices:
+    """Long work on the loop, cut in slices of about 2 ms: everything else gets its turn between them."""
+
+    def __init__(self) -> None:
+        self._end_s = monotonic_s() + SLICE_S
+
+    async def cut(self) -> None:
+        """Let the loop turn if the slice is used up."""
+        if monotonic_s() >= self._end_s:
+            await asyncio.sleep(0)
+            self._end_s = monotonic_s() + SLICE_S
 
 
 class Choice:
@@ -80,12 +102,11 @@ class CompiledRoute:
         )
         self._pool = pool
         self._all_metrics = metrics
-        self._choices = [
-            self._choice(variant.version, CHAMPION if variant.version == route.champion else CANARY)
-            for variant in route.variants
-        ]
-        self._only = self._choices[0] if len(self._choices) == 1 else None
-        self._matches = [(match, self._choice(match.version, MATCHED)) for match in route.matches]
+        self._versions = {version: _now(pool, version) for version in route.versions()}
+        choices = [self._choice(version, arm) for version, arm in _arms(route)]
+        self._choices = choices[: len(route.variants)]
+        self._only = choices[0] if len(self._choices) == 1 else None
+        self._matches = list(zip(route.matches, choices[len(route.variants) :], strict=True))
         self.rescues = [rescue for fallback in route.fallback if (rescue := self._rescue(fallback)) is not None]
         self.shadows = [
             ShadowArm(self.name, self._target(shadow.version, MATCHED), shadow.sample, shadow.compare, self.deadline_s)
@@ -97,6 +118,14 @@ class CompiledRoute:
         """What callers send and get; None until the champion has told its own."""
         champion = self.champion_signature
         return msgspec.structs.replace(champion, inputs=self.interface.inputs) if champion is not None else None
+
+    def knows(self, version: str) -> bool:
+        """Tell whether a version of the route still is as it was when the route was compiled."""
+        return self._versions[version] == _now(self._pool, version)
+
+    def is_current(self, route: Route) -> bool:
+        """Tell whether compiling `route` now would come to the same."""
+        return route == self.route and all(map(self.knows, self._versions))
 
     def pick(self, request: PredictRequest, draw: float) -> Choice:
         """Return who answers: a match, the owner of the sticky key's bucket, else of the drawn one (0 <= draw < 1)."""
@@ -138,31 +167,17 @@ class CompiledRoute:
 
 
 class Table:
-    """All routes of a snapshot. `generation` is the one that answers carry.
+    """All routes of a snapshot, compiled over a pool. `generation` is the one that answers carry."""
 
-    With an `old` table of the same snapshot, routes that name none of the `changed` versions are taken over.
-    """
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        pool: Pool,
-        metrics: Metrics,
-        old: "Table | None" = None,
-        changed: frozenset[str] | None = None,
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, routes: dict[str, CompiledRoute], pool: Pool, metrics: Metrics) -> None:
         self.snapshot = snapshot
         self.generation = snapshot.routes_generation
+        self.routes = routes
         self._pool = pool
         self._metrics = metrics
-        self._models = {entry.model for entry in snapshot.versions} | {
-            VersionRef.parse(version).model for version in snapshot.catalogue
-        }
+        known = {version.rpartition("@")[0] for version in snapshot.catalogue}
+        self._models = known.union(entry.model for entry in snapshot.versions)
         self._pinned: dict[tuple[str, int], Choice] = {}
-        known: dict[str, CompiledRoute] = old.routes if old is not None else {}
-        self.routes: dict[str, CompiledRoute] = {
-            route.name: self._compiled(route, known.get(route.name), changed) for route in snapshot.routes
-        }
 
     def model_of(self, name: str) -> str | None:
         """Return the model whose versions `name` may be asked for: its own, else that of the route's champion."""
@@ -175,21 +190,15 @@ class Table:
         """Return the choice of one version by its number. Raises NotFound unless it is loaded or being loaded."""
         choice = self._pinned.get((name, number))
         if choice is None:
-            choice = self._pinned[name, number] = self._pin(name, number)
+            choice = self._pin(name, number)
+            if choice.target.is_known:
+                self._pinned[name, number] = choice
         return choice
 
     def deadline_s(self, name: str) -> float:
         """Return the longest time of a request to `name`, in seconds."""
         route = self.routes.get(name)
         return route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
-
-    def _compiled(self, route: Route, old: CompiledRoute | None, changed: frozenset[str] | None) -> CompiledRoute:
-        if old is None:
-            return CompiledRoute(route, self._pool, self._metrics)
-        if changed is not None and old.route is route and route.versions().isdisjoint(changed):
-            return old
-        split = old.split if old.route.variants == route.variants else None
-        return CompiledRoute(route, self._pool, self._metrics, split)
 
     def _pin(self, name: str, number: int) -> Choice:
         model = self.model_of(name)
@@ -211,6 +220,29 @@ class Table:
         return Choice(target, PINNED, self._metrics.arm(name if route is not None else "", ref, PINNED))
 
 
+async def compiled(snapshot: Snapshot, pool: Pool, metrics: Metrics, old: Table | None) -> Table:
+    """Compile a snapshot's routes, in slices. Those that come to the same as in the `old` table are taken over.
+
+    Versions may change meanwhile: their callers are told "not ready" until the next table. Raises ValueError when a
+    route's ranges are no split.
+    """
+    slices = Slices()
+    known = old.routes if old is not None else {}
+    routes: dict[str, CompiledRoute] = {}
+    for route in snapshot.routes:
+        found = known.get(route.name)
+        if found is None or not found.is_current(route):
+            # The first time, an arm's numbers take more time than all the rest.
+            for version, arm in _arms(route):
+                metrics.arm(route.name, VersionRef.parse(version), arm)
+                await slices.cut()
+            split = found.split if found is not None and found.route.variants == route.variants else None
+            found = CompiledRoute(route, pool, metrics, split)
+        routes[route.name] = found
+        await slices.cut()
+    return Table(snapshot, routes, pool, metrics)
+
+
 def unknown(name: str) -> NotFound:
     """Return the error for a name that is neither a route nor a model."""
     return NotFound(f"Request for unknown model: '{name}' is not found")
@@ -228,3 +260,15 @@ def not_found(table: Table, name: str, number: int) -> NotFound:
 def _signature(pool: Pool, version: str) -> Signature | None:
     served = pool.get(version)
     return served.signature if served is not None else None
+
+
+def _now(pool: Pool, version: str) -> tuple[ServedVersion | None, Engine | None]:
+    """Return what a route is compiled from: other bytes are another version, a load brings the engine."""
+    served = pool.get(version)
+    return served, served.engine if served is not None else None
+
+
+def _arms(route: Route) -> list[tuple[str, str]]:
+    """Return each version that may be picked, with its arm: the variants, then the matches."""
+    split = [(variant.version, CHAMPION if variant.version == route.champion else CANARY) for variant in route.variants]
+    return [*split, *((match.version, MATCHED) for match in route.matches)]

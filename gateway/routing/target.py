@@ -58,7 +58,7 @@ def own(version: Signature, route: Interface) -> Signature:
 class Target:
     """A version behind a route. `served` is None while the pool does not have it, `signature` is the checked one."""
 
-    __slots__ = ("_droppable", "_outputs", "_takes", "key", "ref", "served", "signature")
+    __slots__ = ("_droppable", "_engine", "_outputs", "_takes", "key", "ref", "served", "signature")
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Target:
         self.ref = ref
         self.key = str(ref)
         self.served = served
-        engine = served.engine if served is not None else None
+        self._engine = engine = served.engine if served is not None else None
         self.signature = signature or (engine.signature if engine else Signature())
         takes = [spec.name for spec in engine.signature.inputs] if engine else []
         # None: the version takes all that was checked.
@@ -78,10 +78,15 @@ class Target:
         self._outputs = engine.outputs if engine else ()
         self._droppable = droppable
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the version was loaded by then, so that its signature is known."""
+        return self._engine is not None
+
     def ready(self) -> ServedVersion:
-        """Return the version to call. Raises NotReady."""
+        """Return the version to call. Raises NotReady, also for one loaded since then: a newer target is on its way."""
         served = self.served
-        if served is None or not served.serving:
+        if served is None or not served.serving or self._engine is None:
             raise NotReady(f"version {self.key} is not ready")
         return served
 

@@ -15,9 +15,10 @@ from gateway.parent.messages import (
     WorkerGone,
 )
 from gateway.routing import follower as follower_module
+from gateway.routing import table as table_module
 from tests.fakes import FakeModel, WatchedFake, entry, request, route
 from tests.waiting import eventually_async
-from turnout.core.errors import Conflict, DeadlineExceeded, ErrorCode, Internal, NotFound
+from turnout.core.errors import Conflict, DeadlineExceeded, ErrorCode, Internal, NotFound, NotReady
 from turnout.core.report import VersionState
 from turnout.core.snapshot import Route, Variant
 
@@ -48,9 +49,9 @@ async def test_routes_swap_on_commit_only(plane):
     """A prepared snapshot changes nothing until it is committed; then every request follows it."""
     await plane.serve({"m@1": FakeModel(), "m@2": FakeModel()}, route("m", "m@1"))
     generation = await plane.prepare([entry("m@1"), entry("m@2")], [route("m", "m@2")])
-    assert (await plane.backend.predict(request())).version.number == 1
+    assert (await plane.predict(request())).version.number == 1
     await plane.follower.handle(Commit(generation))
-    prediction = await plane.backend.predict(request())
+    prediction = await plane.predict(request())
     assert (prediction.version.number, prediction.generation) == (2, 2)
     await eventually_async(lambda: plane.report.generation == 2)
     assert plane.count("turnout_snapshot_generation") == 2
@@ -81,9 +82,9 @@ async def test_commit_of_an_older_preparation(plane):
     older = await plane.prepare([entry("m@2")], [route("m", "m@2")])
     newer = await plane.prepare([entry("m@3")], [route("m", "m@3")])
     await plane.follower.handle(Commit(older))
-    assert (await plane.backend.predict(request())).version.number == 2
+    assert (await plane.predict(request())).version.number == 2
     await plane.follower.handle(Commit(newer))
-    assert (await plane.backend.predict(request())).version.number == 3
+    assert (await plane.predict(request())).version.number == 3
 
 
 async def test_late_version_joins_its_routes(plane):
@@ -100,7 +101,112 @@ async def test_late_version_joins_its_routes(plane):
     assert not plane.backend.is_model_ready("m", None)
     gate.set()
     await eventually_async(lambda: plane.backend.is_model_ready("m", None))
-    await plane.backend.predict(request())
+    await plane.predict(request())
+
+
+async def committing(plane, generation):
+    """Commit, and return how often the loop turned meanwhile, with the generations that answered in those turns."""
+    commit = asyncio.create_task(plane.follower.handle(Commit(generation)))
+    turns, answered = 0, set()
+    while not commit.done():
+        await asyncio.sleep(0)
+        turns += 1
+        answered.add(plane.router.table.generation)
+    await commit
+    return turns, answered
+
+
+async def test_the_loop_turns_while_many_routes_are_compiled(plane, monkeypatch):
+    """Thousands of routes are compiled in slices; the old routes answer until all of them swap in one step."""
+    monkeypatch.setattr(table_module, "SLICE_S", 0.0)
+    await plane.serve({"m@1": FakeModel(), "m@2": FakeModel()}, route("m", "m@1"))
+    many = [route(f"r{number}", "m@1", {"m@1": 9_000, "m@2": 1_000}) for number in range(50)]
+    generation = await plane.prepare([entry("m@1"), entry("m@2")], [route("m", "m@2"), *many])
+    turns, answered = await committing(plane, generation)
+    assert turns >= 3 * len(many)
+    assert answered <= {1, generation}
+    assert plane.router.table.generation == generation
+    assert len(plane.router.table.routes) == 51
+
+
+async def test_the_loop_turns_while_many_versions_are_taken_in(plane, monkeypatch):
+    """Versions of a large snapshot are begun in slices as well."""
+    monkeypatch.setattr(table_module, "SLICE_S", 0.0)
+    await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
+    plane.models.update({f"n@{number}": FakeModel() for number in range(1, 31)})
+    prepare = asyncio.create_task(plane.prepare([entry("m@1"), *(entry(f"n@{number}") for number in range(1, 31))]))
+    answered = 0
+    while not prepare.done():
+        await plane.predict(request())
+        await asyncio.sleep(0)
+        answered += 1
+    assert answered >= 30
+    await eventually_async(lambda: plane.report.held == 2)
+
+
+async def test_only_what_changed_is_compiled_again(plane):
+    """Routes that say the same of the same versions are taken over; other bytes, or other shares, are not the same."""
+    routes = [route("a", "m@1"), route("b", "m@1", {"m@1": 5_000, "n@1": 5_000}), route("c", "n@1")]
+    await plane.serve({"m@1": FakeModel(), "n@1": FakeModel()}, *routes)
+    before = plane.router.table.routes
+    changed = [routes[0], route("b", "m@1", {"m@1": 6_000, "n@1": 4_000}), routes[2]]
+    await plane.follow([entry("m@1"), entry("n@1")], changed)
+    after = plane.router.table.routes
+    assert [before[name] is after[name] for name in "abc"] == [True, False, True]
+    await plane.follow([entry("m@1"), entry("n@1", digest="sha256:other")], changed)
+    last = plane.router.table.routes
+    assert [after[name] is last[name] for name in "abc"] == [True, False, False]
+
+
+async def test_a_version_that_is_ready_during_a_commit_is_served_after_it(plane, monkeypatch):
+    """What changes while routes are compiled is compiled in afterwards, into the new routes and not the old ones."""
+    monkeypatch.setattr(table_module, "SLICE_S", 0.0)
+    gate = asyncio.Event()
+
+    async def slow():
+        await gate.wait()
+        return FakeModel()
+
+    await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
+    plane.models["m@2"] = slow
+    many = [route(f"r{number:02}", "m@2") for number in range(30)]
+    generation = await plane.prepare([entry("m@1"), entry("m@2")], many)
+    commit = asyncio.create_task(plane.follower.handle(Commit(generation)))
+    await asyncio.sleep(0)
+    gate.set()
+    await commit
+    await eventually_async(lambda: all(plane.backend.is_model_ready(one.name, None) for one in many))
+    for one in many:
+        assert (await plane.predict(request(name=one.name))).generation == generation
+    await eventually_async(lambda: plane.report.generation == generation)
+    assert plane.states() == {"m@1": "ready", "m@2": "ready"}
+
+
+async def test_a_loaded_version_is_ready_once_routes_know_it(plane, monkeypatch):
+    """Between its load and the next table a version counts as not ready: to calls, to who asks, and to the parent."""
+    gate, held_back = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        await gate.wait()
+        return FakeModel()
+
+    async def late(*arguments):
+        await held_back.wait()
+        return await table_module.compiled(*arguments)
+
+    plane.models["m@1"] = slow
+    await plane.follower.handle(Commit(await plane.prepare([entry("m@1")], [route("m", "m@1")])))
+    monkeypatch.setattr(follower_module, "compiled", late)
+    gate.set()
+    await eventually_async(lambda: plane.pool.get("m@1").serving)
+    assert not plane.backend.is_model_ready("m", None)
+    with pytest.raises(NotReady):
+        await plane.predict(request())
+    assert plane.states() == {"m@1": "loading"}
+    held_back.set()
+    await eventually_async(lambda: plane.states() == {"m@1": "ready"})
+    assert plane.backend.is_model_ready("m", None)
+    await plane.predict(request())
 
 
 async def test_unreadable_and_unknown_snapshots_change_nothing(plane, caplog):
@@ -114,7 +220,7 @@ async def test_unreadable_and_unknown_snapshots_change_nothing(plane, caplog):
     await plane.follower.handle(Commit(await plane.prepare([entry("m@1")], [torn])))
     for text in ("snapshot 7 cannot be read", "snapshot 8 cannot be read", "9 was not prepared", "cannot be obeyed"):
         assert text in caplog.text
-    assert (await plane.backend.predict(request())).generation == 1
+    assert (await plane.predict(request())).generation == 1
 
 
 async def test_loss_is_reported_with_its_calls(plane):
