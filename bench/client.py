@@ -128,6 +128,16 @@ class GrpcClient:
         return Answer(0, {str(k): str(v) for k, v in await call.initial_metadata()}, body)
 
 
+async def settled(door: HttpClient, within_s: float = 900) -> list[dict[str, str]]:
+    """Return the repository index once nothing loads any more. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while True:
+            index: list[dict[str, str]] = (await door.call("POST", "/v2/repository/index")).json()
+            if all(entry["state"] != "LOADING" for entry in index):
+                return index
+            await asyncio.sleep(0.5)
+
+
 def infer_message(name: str, tensors: Mapping[str, tuple[str, list[int], bytes]], version: str = "") -> bytes:
     """Return a serialised ModelInferRequest with raw contents: tensor name to (datatype, shape, raw bytes)."""
     request = inference_pb2.ModelInferRequest(model_name=name, model_version=version)

@@ -15,16 +15,6 @@ OUTPUT: Final = "y"
 TEXTS: Final = (b"", b"\x00", "𝄞 é".encode(), b"a" * 1024 * 1024, b"plain")
 INTEGERS_64: Final = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
 FLOATS_64: Final = (0.1, -0.0, 5e-324, 1.7976931348623157e308, float("nan"), 2.0**53)
-SPARK_TYPES: Final = {
-    Datatype.BOOL: "boolean",
-    Datatype.INT8: "tinyint",
-    Datatype.INT16: "smallint",
-    Datatype.INT32: "int",
-    Datatype.INT64: "bigint",
-    Datatype.FP32: "float",
-    Datatype.FP64: "double",
-    Datatype.BYTES: "string",
-}
 ECHO_JAVA: Final = """import dev.turnout.spi.*;
 import java.nio.file.Path;
 import java.util.List;
@@ -159,7 +149,7 @@ def write_spark(folder: Path) -> None:
         target = folder / f"spark-{datatype}"
         if target != made:
             shutil.copytree(made / "pipeline", target / "pipeline")
-        options = {"kind": "spark", "heap": "400m"}
+        options = {"kind": "spark", "heap": "512m"}
         manifest = {"runtime": "jvm", "artifact": "pipeline", "options": options, "signature": signature(datatype)}
         (target / "model.yaml").write_text(json.dumps(manifest))
 

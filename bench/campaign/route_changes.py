@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,9 +21,19 @@ from bench.launch import Gateway, serve
 NAME: Final = "moving"
 BODY: Final = b'{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[0]}]}'
 MESSAGE: Final = infer_message(NAME, {"x": ("FP64", [1], bytes(8))})
-HTTP_CONNECTIONS, GRPC_CONNECTIONS, GRPC_IN_FLIGHT = 24, 4, 12
-SLOW_EVERY: Final = 25
+CONNECTIONS: Final = 32
+"""On each door; every connection has one request in flight at all times, so that the load is all that is taken."""
+QUICK: Final = {1: "onnx", 2: "onnx", 3: "onnx", 4: "sklearn", 5: "python", 6: "python"}
+SLOW: Final = {7: "spark", 8: "spi"}
+NEWEST: Final = 9
+"""Loaded whatever the routes say, so no route names it."""
+RUNTIMES: Final = {**QUICK, **SLOW}
+SLOW_EVERY: Final = 10
 """Every so many changes name a JVM version, which takes seconds to start."""
+CAPACITY_S: Final = 10.0
+STANDS_S: Final = 1.5
+ALLOWED_S: Final = 1.0
+"""How long after a change a version may still answer that has no weight any more."""
 
 
 class Seen(msgspec.Struct):
@@ -35,12 +45,14 @@ class Seen(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """One change: when it was first seen in an answer, its generation, the versions with a weight, and new loads."""
+    """One change: when first seen in an answer and when the next was written, its generation, weights and loads."""
 
     seen_s: float
+    left_s: float
     generation: int
     weighted: frozenset[int]
-    loads: bool
+    moved: frozenset[int]
+    """Versions that were loaded or unloaded since the change before."""
 
 
 class Load:
@@ -51,18 +63,16 @@ class Load:
         self.seen: list[Seen] = []
         self.failures: list[str] = []
         self.generation = 0
-        self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Drive until `stop` is set."""
         async with (
-            HttpClient(self.gateway.http, HTTP_CONNECTIONS) as http,
-            GrpcClient(self.gateway.grpc, GRPC_CONNECTIONS) as rpc,
+            HttpClient(self.gateway.http, CONNECTIONS) as http,
+            GrpcClient(self.gateway.grpc, CONNECTIONS) as rpc,
             asyncio.TaskGroup() as group,
         ):
-            for _ in range(HTTP_CONNECTIONS):
+            for _ in range(CONNECTIONS):
                 group.create_task(self._http(http, stop))
-            for _ in range(GRPC_IN_FLIGHT):
                 group.create_task(self._grpc(rpc, stop))
 
     async def _http(self, http: HttpClient, stop: asyncio.Event) -> None:
@@ -96,74 +106,127 @@ class Load:
         self.seen.append(Seen(sent, version, int(headers["turnout-generation"])))
 
 
-def route_for(campaign: Campaign, quick: list[int], slow: list[int], change: int) -> dict[str, Any]:
-    """Return a random route over two or three versions, one of them weighted zero now and then."""
-    chosen = campaign.random.sample(quick, 3)
-    if change % SLOW_EVERY == SLOW_EVERY - 1:
-        chosen[1] = slow[(change // SLOW_EVERY) % len(slow)]
-    share = campaign.random.randrange(1, 5_000)
-    weights = {chosen[0]: 10_000 - share, chosen[1]: share, chosen[2]: 0}
-    return {"champion": f"{NAME}@{chosen[0]}", "weights": {f"{NAME}@{n}": w for n, w in weights.items()}}
+class Changes:
+    """Makes the changes one by one, each after the one before was seen and has stood for a while."""
 
+    def __init__(self, campaign: Campaign, load: Load, folder: Path) -> None:
+        self.campaign = campaign
+        self.load = load
+        self.folder = folder
+        self.made: list[Change] = []
+        self._loaded: frozenset[int] = frozenset()
 
-async def change_routes(
-    campaign: Campaign, load: Load, folder: Path, quick: list[int], slow: list[int], count: int
-) -> list[Change]:
-    """Make the changes, each after the one before was seen and has stood for a second."""
-    changes: list[Change] = []
-    held: set[int] = set()
-    for number in range(count):
-        route = route_for(campaign, quick, slow, number)
-        named = {int(ref.partition("@")[2]) for ref in route["weights"]}
-        before = load.generation
-        versions.write_routes(folder, {NAME: route})
+    async def make(self, count: int) -> None:
+        """Make `count` changes. Raises RuntimeError when one is not seen within two minutes."""
+        async with HttpClient(self.load.gateway.http, 1) as door:
+            self._loaded = await loaded(door)
+            for number in range(count):
+                await self._make(self._route(number), door)
+
+    async def _make(self, weights: dict[int, int], door: HttpClient) -> None:
+        before = self.load.generation
+        champion = next(iter(weights))
+        route = {"champion": f"{NAME}@{champion}", "weights": {f"{NAME}@{n}": w for n, w in weights.items()}}
+        versions.write_routes(self.folder, {NAME: route})
         until = time.monotonic() + 120
-        while load.generation == before:
+        while self.load.generation == before:
             if time.monotonic() > until:
-                raise RuntimeError(f"change {number} to {route} did not take effect within 120 s")
+                raise RuntimeError(f"change {len(self.made)} to {route} did not take effect within 120 s")
             await asyncio.sleep(0.005)
-        weighted = frozenset(int(ref.partition("@")[2]) for ref, weight in route["weights"].items() if weight)
-        changes.append(Change(time.monotonic(), load.generation, weighted, bool(named - held)))
-        held = named
-        await asyncio.sleep(1.1)
-    return changes
+        seen = time.monotonic()
+        weighted = frozenset(number for number, weight in weights.items() if weight)
+        await asyncio.sleep(STANDS_S)
+        now = await loaded(door)
+        left = time.monotonic()
+        self.made.append(Change(seen, left, self.load.generation, weighted, now ^ self._loaded))
+        self._loaded = now
+
+    def _route(self, number: int) -> dict[int, int]:
+        """Return random weights of three versions, the champion first, the last one zero."""
+        chosen = self.campaign.random.sample(list(QUICK), 3)
+        if number % SLOW_EVERY == SLOW_EVERY - 1:
+            chosen[1] = list(SLOW)[(number // SLOW_EVERY) % len(SLOW)]
+        share = self.campaign.random.randrange(1, 5_000)
+        return {chosen[0]: 10_000 - share, chosen[1]: share, chosen[2]: 0}
 
 
-def late_from_zero(seen: list[Seen], changes: list[Change]) -> int:
-    """Count answers to requests sent a second after a change (and before the next) from a version without weight."""
-    wrong = 0
-    for change, following in zip(changes, [*changes[1:], None], strict=True):
-        last = following.seen_s - 1.1 if following else float("inf")
-        wrong += sum(
-            1
-            for s in seen
-            if change.seen_s + 1.0 <= s.sent_s <= max(last, change.seen_s + 1.0) and s.version not in change.weighted
-        )
-    return wrong
+async def loaded(door: HttpClient) -> frozenset[int]:
+    """Return the versions that are loaded, as the repository index tells."""
+    index = (await door.call("POST", "/v2/repository/index")).json()
+    return frozenset(int(entry["version"]) for entry in index if entry["state"] == "READY")
 
 
-async def drive(
-    campaign: Campaign, gateway: Gateway, folder: Path, quick: list[int], slow: list[int], count: int
-) -> None:
+def late_from_zero(seen: list[Seen], changes: list[Change]) -> tuple[int, int]:
+    """Return how many requests were sent a second after a change and before the next, and how many went astray.
+
+    Astray is an answer of a version without weight.
+    """
+    sent = wrong = 0
+    at = iter(sorted(seen, key=lambda s: s.sent_s))
+    answer = next(at, None)
+    for change in changes:
+        while answer is not None and answer.sent_s < change.left_s:
+            if answer.sent_s >= change.seen_s + ALLOWED_S:
+                sent += 1
+                wrong += answer.version not in change.weighted
+            answer = next(at, None)
+    return sent, wrong
+
+
+def outside_generation(seen: list[Seen], changes: list[Change]) -> int:
+    """Count answers of a version that has no weight in the very generation which the answer carries."""
+    weighted = {change.generation: change.weighted for change in changes}
+    return sum(s.version not in weighted[s.generation] for s in seen if s.generation in weighted)
+
+
+async def capacity(gateway: Gateway) -> float:
+    """Return the requests a second that the same clients get answered with no change under way."""
+    load, stop = Load(gateway), asyncio.Event()
+    running = asyncio.create_task(load.run(stop))
+    await asyncio.sleep(1)
+    first, started = len(load.seen), time.monotonic()
+    await asyncio.sleep(CAPACITY_S)
+    rate = (len(load.seen) - first) / (time.monotonic() - started)
+    stop.set()
+    await running
+    return rate
+
+
+async def drive(campaign: Campaign, gateway: Gateway, folder: Path, count: int) -> None:
     """Run the load and the changes side by side and record the figures."""
+    most = await capacity(gateway)
     load = Load(gateway)
     stop = asyncio.Event()
     running = asyncio.create_task(load.run(stop))
     await asyncio.sleep(1)
-    started = time.monotonic()
+    first, started = len(load.seen), time.monotonic()
+    changes = Changes(campaign, load, folder)
     try:
-        changes = await change_routes(campaign, load, folder, quick, slow, count)
+        await changes.make(count)
+        rate = (len(load.seen) - first) / (time.monotonic() - started)
     finally:
         stop.set()
         await running
     campaign.note("requests answered", len(load.seen))
-    campaign.note("requests a second", round(len(load.seen) / (time.monotonic() - started)))
+    campaign.note("requests a second without and with changes", [round(most), round(rate)])
     campaign.note("answers by version", dict(sorted(Counter(s.version for s in load.seen).items())))
     campaign.note("first failures", load.failures[:5])
+    judge(campaign, load, changes.made, count)
+    campaign.at_least("load during the changes, share of capacity", rate / most, 0.5)
+
+
+def judge(campaign: Campaign, load: Load, changes: list[Change], count: int) -> None:
+    """Record what the answers say of the changes."""
     campaign.equal("route changes", len(changes), count)
-    campaign.at_least("changes that loaded or unloaded versions", sum(change.loads for change in changes), 50)
+    moves = Counter(RUNTIMES[n] for change in changes for n in change.moved)
+    campaign.note("loads and unloads by runtime", dict(moves))
+    campaign.at_least("changes that loaded or unloaded versions", sum(bool(c.moved) for c in changes), 50)
+    campaign.at_least("fewest loads and unloads of a runtime", min(moves[r] for r in RUNTIMES.values()), 5)
     campaign.equal("failed or misrouted requests", len(load.failures), 0)
-    campaign.equal("answers from a zero-weight version a second after a change", late_from_zero(load.seen, changes), 0)
+    campaign.equal("answers of a version without weight in their generation", outside_generation(load.seen, changes), 0)
+    sent, wrong = late_from_zero(load.seen, changes)
+    campaign.at_least("requests sent a second after a change and before the next", sent, count)
+    campaign.equal("answers from a zero-weight version among them", wrong, 0)
 
 
 def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
@@ -171,7 +234,7 @@ def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "models")
         models = folder / NAME
-        for number in (1, 2, 3):
+        for number in (1, 2, 3, NEWEST):
             versions.write_onnx(models / str(number), float(number))
         versions.write_sklearn(models / "4", 4.0)
         versions.write_python(models / "5", 5.0)
@@ -180,7 +243,7 @@ def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
         versions.write_spi(models / "8", 8.0)
         versions.write_routes(folder, {NAME: {"champion": f"{NAME}@1"}})
         with serve(folder, Path(temporary, "state"), "--processes", str(arguments.processes), within_s=120) as gateway:
-            asyncio.run(drive(campaign, gateway, folder, [1, 2, 3, 4, 5, 6], [7, 8], arguments.changes))
+            asyncio.run(drive(campaign, gateway, folder, arguments.changes))
 
 
 if __name__ == "__main__":
