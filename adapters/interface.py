@@ -58,6 +58,14 @@ class LoadedModel(Protocol):
 
 
 @runtime_checkable
+class QuickModel(LoadedModel, Protocol):
+    """A model that may answer within the caller's own turn of the loop."""
+
+    def predict_now(self, inputs: TensorMap, outputs: Sequence[str], context: CallContext) -> TensorMap | None:
+        """Return what `predict` would, without waiting and soon; None, with nothing done, where that cannot be."""
+
+
+@runtime_checkable
 class WatchedModel(LoadedModel, Protocol):
     """A model whose process may die and come back without a new load."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from adapters.interface import SyncModel, WatchedModel
+from adapters.interface import QuickModel, SyncModel, WatchedModel
 from turnout.core.clock import monotonic_s
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, Overloaded, WorkerLost
 from turnout.core.request import CallContext
@@ -89,7 +89,7 @@ class _Call:
         self.hangs = False
 
 
-class ThreadedModel(WatchedModel):
+class ThreadedModel(QuickModel, WatchedModel):
     """A `SyncModel` as asyncio callers need it.
 
     A call whose caller left, or whose deadline passed, before it started is not run. At most `waiting` calls wait.
@@ -119,12 +119,17 @@ class ThreadedModel(WatchedModel):
         Raises DeadlineExceeded, Overloaded, WorkerLost while a call hangs, NotReady once closed, and what the model
         raises.
         """
-        size = next(iter(inputs.values())).array.size.bit_length() if inputs else 0
-        pace = self._paces.get(size)
-        if pace is None:
-            pace = self._paces[size] = Pace()
+        answer = self.predict_now(inputs, outputs, context)
+        return answer if answer is not None else await self._on_thread(inputs, outputs, context)
+
+    def predict_now(self, inputs: TensorMap, outputs: Sequence[str], context: CallContext) -> TensorMap | None:
+        """Run the model on the caller's thread if it is quick for inputs of this size, else return None.
+
+        Raises DeadlineExceeded, and what the model raises.
+        """
+        pace = self._pace(inputs)
         if not pace.inline:
-            return await self._on_thread(pace, inputs, outputs, context)
+            return None
         started_s = monotonic_s()
         if context.deadline.at_s <= started_s:
             raise DeadlineExceeded("the deadline passed before the model started")
@@ -151,16 +156,21 @@ class ThreadedModel(WatchedModel):
         if not any(thread.is_alive() for thread in self._threads):
             self._model.close()
 
-    async def _on_thread(
-        self, pace: Pace, inputs: TensorMap, outputs: Sequence[str], context: CallContext
-    ) -> TensorMap:
+    def _pace(self, inputs: TensorMap) -> Pace:
+        size = next(iter(inputs.values())).array.size.bit_length() if inputs else 0
+        pace = self._paces.get(size)
+        if pace is None:
+            pace = self._paces[size] = Pace()
+        return pace
+
+    async def _on_thread(self, inputs: TensorMap, outputs: Sequence[str], context: CallContext) -> TensorMap:
         if self._closed:
             raise NotReady("the version is closed")
         if self._hanging:
             raise WorkerLost("a call of the model hangs")
         if self._queue.qsize() >= self._waiting:
             raise Overloaded(f"{self._waiting} calls wait for the model")
-        call = _Call(asyncio.get_running_loop(), pace, inputs, outputs, context)
+        call = _Call(asyncio.get_running_loop(), self._pace(inputs), inputs, outputs, context)
         self._queue.put(call)
         try:
             return await call.future
@@ -215,20 +225,22 @@ class ThreadedModel(WatchedModel):
             return
         if error is not None:
             call.future.set_exception(error)
-        elif result is not None:
-            call.future.set_result(result)
         else:
-            call.future.set_exception(ModelFault("the model answered nothing"))
+            assert result is not None
+            call.future.set_result(result)
 
 
 def _run(model: SyncModel, inputs: TensorMap, outputs: Sequence[str]) -> TensorMap:
     """Call the model; what would end a thread or a coroutine instead of failing the call becomes ModelFault."""
     try:
-        return model.predict(inputs, outputs)
+        answer: TensorMap | None = model.predict(inputs, outputs)
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             raise
         raise ModelFault(f"the model raised {type(error).__name__}: {error}") from error
+    if answer is None:
+        raise ModelFault("the model answered nothing")
+    return answer
 
 
 def _is_slow(wall_s: list[float]) -> bool:

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import uvicorn
 
+from gateway.doors.http_headers import CONNECTION_CLOSE
 from turnout.core.clock import Deadline
 
 # Longer than clients keep idle connections in their pools: a server that closes first races their next request.
 _KEEP_ALIVE_S: Final = 120
 _LOOK_S: Final = 0.02
 _CUT_S: Final = 0.5
-_CLOSE: Final = (b"connection", b"close")
 
 
 class HttpServer(uvicorn.Server):
@@ -68,8 +68,8 @@ class HttpServer(uvicorn.Server):
 
     def leave(self) -> None:
         """Ask every connection that still speaks to go elsewhere; accept and answer until `stop`."""
-        self.config.encoded_headers.append(_CLOSE)
-        self.server_state.default_headers.append(_CLOSE)
+        self.config.encoded_headers.append(CONNECTION_CLOSE)
+        self.server_state.default_headers.append(CONNECTION_CLOSE)
 
     async def stop(self, within_s: float) -> None:
         """Accept nothing more, wait `within_s` for connections to end, then close those that have nothing to say."""

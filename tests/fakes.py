@@ -13,11 +13,13 @@ from gateway.routing.backend import GatewayBackend
 from gateway.routing.follower import Follower
 from gateway.routing.router import Router
 from gateway.serving import loading
+from gateway.serving.loading import Engine
 from gateway.serving.pool import Pool
 from tests.waiting import eventually_async
 from turnout.core.clock import monotonic_s
 from turnout.core.manifest import Runtime, VersionLimits
-from turnout.core.request import PredictRequest
+from turnout.core.presentation import Presentation
+from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import Signature, TensorSpec
 from turnout.core.snapshot import BUCKETS, Route, Snapshot, Variant, VersionEntry, encode
 from turnout.core.tensor import Datatype, Tensor
@@ -45,7 +47,12 @@ def scored(inputs):
 
 
 class FakeModel:
-    """A loaded model. `answer` is called with the inputs; what it returns is awaited if it can be."""
+    """A loaded model. `answer` is called with the inputs; what it returns is awaited if it can be.
+
+    With `at_once` an answer that needs no waiting is given within the caller's turn.
+    """
+
+    at_once = True
 
     def __init__(self, answer=scored, signature=SIGNATURE):
         self.properties = {"engine": "fake 1"}
@@ -59,6 +66,15 @@ class FakeModel:
         self.calls.append((inputs, tuple(outputs), context))
         answer = self.answer(inputs)
         return await answer if inspect.isawaitable(answer) else answer
+
+    def predict_now(self, inputs, outputs, context):
+        """Answer unless the answer has to be awaited."""
+        if not self.at_once or inspect.iscoroutinefunction(self.answer):
+            return None
+        if inspect.iscoroutinefunction(type(self.answer).__call__):
+            return None
+        self.calls.append((inputs, tuple(outputs), context))
+        return self.answer(inputs)
 
     async def close(self):
         """Count."""
@@ -201,6 +217,16 @@ class Plane:
         """Serve fake models by version, behind routes."""
         self.models.update(models)
         await self.follow(entries or [entry(version) for version in models], routes, **fields)
+
+    async def predict(self, asked):
+        """Have a request answered, at once or later."""
+        answer = self.backend.predict(asked)
+        return answer if isinstance(answer, Prediction) else await answer
+
+    def replace_model(self, version, model):
+        """Put another model in the place of a loaded one."""
+        served = self.pool.get(version)
+        served.engine = Engine(model, Presentation(model.signature), model.signature)
 
     @property
     def report(self):

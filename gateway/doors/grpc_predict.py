@@ -215,7 +215,8 @@ class Predictions:
         self._held_bytes += size
         try:
             received, version = await self._read(exchange, message)
-            return await self._backend.predict(exchange.ask(received, version))
+            answer = self._backend.predict(exchange.ask(received, version))
+            return answer if isinstance(answer, Prediction) else await answer
         except asyncio.CancelledError:
             self._note(exchange, Cancelled("the caller left"))
             raise

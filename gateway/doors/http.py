@@ -4,9 +4,8 @@ Translates only: no rule of routing, readiness or admission lives here.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
@@ -16,7 +15,7 @@ from gateway.doors.envelope import request_id
 from gateway.doors.http_answer import end, error_parts, our_headers, start
 from gateway.doors.http_codec import InferForm
 from gateway.doors.http_headers import REQUEST_ID, Headers
-from gateway.doors.http_predict import Form, PredictLane, Target
+from gateway.doors.http_predict import Form, Predictions, Target
 from gateway.doors.http_routes import Resources
 from gateway.doors.interface import Backend
 from gateway.doors.request_body import BodyIntake
@@ -26,42 +25,39 @@ from turnout.core.errors import Internal, MethodNotAllowed, NotFound, TurnoutErr
 
 _log = logging.getLogger(__name__)
 
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _V2: Final = "/v2/models/"
 _V1: Final = "/v1/models/"
 _PREDICT: Final = ":predict"
 _MAX_SHOWN_PATH: Final = 256
 
 
-def build_app(backend: Backend, limits: Limits, *, repository_control: bool) -> App:
-    """Return the door as an ASGI callable; `repository_control` lets callers load and unload models."""
-    return _HttpDoor(backend, limits, repository_control=repository_control)
+class HttpDoor:
+    """The ASGI callable. Tells predictions from the rest by their path; knows how every other answer is dressed.
 
-
-class _HttpDoor:
-    """Tells predictions from the rest by their path; knows how every other answer is dressed."""
+    `repository_control` lets callers load and unload models.
+    """
 
     def __init__(self, backend: Backend, limits: Limits, *, repository_control: bool) -> None:
         self._backend = backend
         self._intake = BodyIntake(limits)
-        self._lane = PredictLane(backend, self._intake)
+        self.predictions = Predictions(backend, self._intake)
         self._infer = InferForm(limits)
         self._predict = PredictForm(limits)
         resources = Resources(backend, limits, self._intake, repository_control=repository_control)
         self._router = Router(resources.routes(), redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's life."""
         if scope["type"] != "http":
             await self._lifespan(scope, receive, send)
             return
-        target = self._target(scope["path"])
+        target = self.target(scope["path"])
         if target is not None and scope["method"] == "POST":
-            await self._lane.serve(target, scope, receive, send)
+            await self.predictions.serve(target, scope, receive, send)
         else:
             await self._other(target, scope, receive, send)
 
-    def _target(self, path: str) -> Target | None:
+    def target(self, path: str) -> Target | None:
         """Return what a prediction's path asks for, or None for any other path."""
         form: Form
         if path.startswith(_V2):

@@ -1,6 +1,6 @@
 """What every HTTP answer has in common: our headers, and errors as `{"error": …}` with the table's status."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -49,12 +49,6 @@ def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], 
     body = _ENCODER.encode({"error": shown_message(error, request_id)})
     pairs.append((CONTENT_LENGTH, b"%d" % len(body)))
     return status_of(error).http, pairs, body
-
-
-def json_parts(value: Any) -> tuple[list[Pair], bytes]:
-    """Return headers and body of a JSON document."""
-    body = _ENCODER.encode(value)
-    return [JSON, (CONTENT_LENGTH, b"%d" % len(body))], body
 
 
 def start(status: int, pairs: list[Pair]) -> Message:

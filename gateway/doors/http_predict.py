@@ -1,19 +1,20 @@
 """Prediction over HTTP, whatever the form of its body: receive, read, ask the gateway behind the door, write, send.
 
-The quick path of the door: plain ASGI, no task of its own, nothing that only some requests need.
+A prediction comes either by ASGI, or with its whole body at once by the prediction lane (`prediction_lane.py`). Both
+ways share one exchange, so that they answer alike. Nothing here that only some requests need.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from gateway.doors.caller import Caller, Receive, Scope, Send
 from gateway.doors.compression import PACK_FROM_BYTES, pack, wants_gzip
 from gateway.doors.envelope import caller_deadline, refuse_sequence, request_id, traceparent, version_number
 from gateway.doors.http_answer import GZIP, JSON, OCTETS, end, error_parts, our_headers, start
 from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers, Pair
-from gateway.doors.interface import Backend
+from gateway.doors.interface import Answer, Backend
 from gateway.doors.request_body import Body, BodyIntake
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Internal, TurnoutError
@@ -24,6 +25,8 @@ from turnout.core.tensor import TensorMap
 _log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "http"
+
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Written(Protocol):
@@ -71,128 +74,182 @@ class Target:
         self.version = version
 
 
-class Call:
-    """One request from its body to its answer's bytes."""
+class Response(NamedTuple):
+    """A whole answer; `pairs` are its headers, the body's length among them."""
 
-    __slots__ = ("_prediction", "_written", "body", "request", "request_id", "route")
+    status: int
+    pairs: list[Pair]
+    body: bytes
 
-    def __init__(self, route: str, request_id: str, body: ReadBody) -> None:
-        self.route = route
-        self.request_id = request_id
-        self.body = body
+    def packed(self, body: bytes) -> "Response":
+        """Return the same answer with its body as gzip."""
+        pairs = [pair for pair in self.pairs if pair[0] != CONTENT_LENGTH]
+        return Response(self.status, [*pairs, GZIP, _length(body)], body)
+
+
+class Exchange:
+    """One prediction from its heading to its response. `request` is set once the router has it."""
+
+    __slots__ = (
+        "_backend",
+        "_body",
+        "_prediction",
+        "_received_s",
+        "_target",
+        "_version",
+        "_written",
+        "headers",
+        "request",
+        "request_id",
+    )
+
+    def __init__(self, backend: Backend, target: Target, headers: Headers) -> None:
+        self.headers = headers
+        self.request_id = request_id(headers.text(REQUEST_ID))
+        self.request: PredictRequest | None = None
+        self._backend = backend
+        self._target = target
+        self._received_s = monotonic_s()
+        self._version: int | None = None
+        self._body: ReadBody
         self._prediction: Prediction | None = None
-        self._written: Written | None = None
+        self._written: Written
+
+    def reader(self) -> Callable[[Body], ReadBody]:
+        """Return what decodes the body, perhaps on a thread. Raises NotFound, NotReady."""
+        target, headers = self._target, self.headers
+        self._version = version_number(target.version, target.route)
+        specs: Sequence[TensorSpec] = ()
+        if target.form.typed_by_model(headers):
+            specs = self._backend.describe(target.route, self._version).inputs
+        return lambda body: target.form.read(body, headers, specs)
+
+    def ask(self, body: ReadBody) -> Answer:
+        """Hand the request to the gateway. Raises InvalidInput, and what the gateway refuses it with."""
+        headers = self.headers
+        refuse_sequence(body.parameters)
+        deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
+        if deadline is not None:
+            # The caller's time runs from its first byte, not from the end of its body.
+            deadline = Deadline(deadline.at_s - (monotonic_s() - self._received_s))
+        self._body = body
+        self.request = PredictRequest(
+            route=self._target.route,
+            version=self._version,
+            inputs=body.inputs,
+            outputs=body.outputs,
+            protocol=PROTOCOL,
+            request_id=self.request_id,
+            received_s=self._received_s,
+            headers=headers,
+            parameters=body.parameters,
+            id=body.id,
+            deadline=deadline,
+            traceparent=traceparent(headers.text(TRACEPARENT)),
+            encode=self.encode,
+        )
+        return self._backend.predict(self.request)
 
     def encode(self, prediction: Prediction) -> None:
         """Write the answer and keep it. The router calls this before it counts the outcome."""
-        self._written = self.body.write(prediction, self.route, self.request_id)
+        self._written = self._body.write(prediction, self._target.route, self.request_id)
         self._prediction = prediction
 
-    def written(self, prediction: Prediction) -> Written:
-        """Return the bytes of this very answer."""
-        if self._written is None or self._prediction is not prediction:
-            return self.body.write(prediction, self.route, self.request_id)
-        return self._written
+    def response(self, prediction: Prediction) -> Response:
+        """Return the response of this very answer."""
+        if self._prediction is not prediction:
+            self.encode(prediction)
+        written = self._written
+        pairs: list[Pair] = [JSON]
+        if written.json_bytes is not None:
+            pairs = [OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes)]
+        pairs.append(_length(written.body))
+        pairs += our_headers(self.request_id, prediction.generation, prediction.version, prediction.fallback)
+        return Response(200, pairs, written.body)
+
+    def refusal(self, failure: TurnoutError) -> Response:
+        """Return the response of a failure, and record it unless the router has."""
+        request = self.request
+        picked, generation = None, 0
+        if request is None:
+            self._backend.refused(self._target.route, PROTOCOL, failure, self.request_id, self._received_s)
+        else:
+            picked, generation = request.picked, request.generation
+        status, pairs, body = error_parts(failure, self.request_id)
+        return Response(
+            status, pairs + our_headers(self.request_id, generation or self._backend.generation, picked, None), body
+        )
 
 
-class PredictLane:
+class Predictions:
     """Serves predictions of all forms for one door."""
 
     def __init__(self, backend: Backend, intake: BodyIntake) -> None:
         self._backend = backend
         self._intake = intake
 
+    def begin(self, target: Target, headers: Headers, body: bytes) -> Response | App:
+        """Answer one request whose body is here, if nothing has to be waited for; else return who answers it."""
+        exchange = Exchange(self._backend, target, headers)
+        try:
+            answer = exchange.ask(exchange.reader()(body))
+            if not isinstance(answer, Prediction):
+                return self._rest(exchange, answer)
+            response = exchange.response(answer)
+        except TurnoutError as error:
+            return exchange.refusal(error)
+        except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
+            return exchange.refusal(_unforeseen(exchange))
+        if _is_packed(response, headers):
+            return self._rest(exchange, answer)
+        return response
+
     async def serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with an error if need be; says nothing to a caller that left."""
-        received_s = monotonic_s()
-        headers = Headers(scope["headers"])
-        identity = request_id(headers.text(REQUEST_ID))
+        await self._complete(Exchange(self._backend, target, Headers(scope["headers"])), None, scope, receive, send)
+
+    def _rest(self, exchange: Exchange, answer: Answer) -> App:
+        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._complete(exchange, answer, scope, receive, send)
+
+        return rest
+
+    async def _complete(
+        self, exchange: Exchange, answer: Answer | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         caller = Caller(task)
-        request: PredictRequest | None = None
         try:
-            version = version_number(target.version, target.route)
-            call = await self._read(target, version, headers, identity, receive, caller)
-            request = _request(target.route, version, headers, call, received_s)
-            prediction = await caller.awaits(scope, receive, self._backend.predict(request))
-            written = call.written(prediction)
+            if answer is None:
+                answer = exchange.ask(await self._intake.take(receive, exchange.headers, caller, exchange.reader()))
+            if not isinstance(answer, Prediction):
+                answer = await caller.awaits(scope, receive, answer)
+            response = exchange.response(answer)
+            if _is_packed(response, exchange.headers):
+                response = response.packed(await self._intake.run(pack, response.body))
         except TurnoutError as error:
-            failure = error
+            response = exchange.refusal(error)
         except asyncio.CancelledError:
             why = caller.why()
             if why is None:
                 raise
-            failure = why
-        except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
-            _log.exception("request %s failed", identity)
-            failure = Internal("unforeseen")
-        else:
-            await self._answer(send, headers, identity, prediction, written)
-            return
-        if request is None:
-            self._backend.refused(target.route, PROTOCOL, failure, identity, received_s)
+            response = exchange.refusal(why)
+        except Exception:  # noqa: BLE001  as in `begin`
+            response = exchange.refusal(_unforeseen(exchange))
         if not caller.gone:
-            await self._refuse(send, identity, request, failure)
-
-    async def _read(
-        self,
-        target: Target,
-        version: int | None,
-        headers: Headers,
-        identity: str,
-        receive: Receive,
-        caller: Caller,
-    ) -> Call:
-        form = target.form
-        specs: Sequence[TensorSpec] = ()
-        if form.typed_by_model(headers):
-            specs = self._backend.describe(target.route, version).inputs
-        body = await self._intake.take(receive, headers, caller, lambda body: form.read(body, headers, specs))
-        return Call(target.route, identity, body)
-
-    async def _refuse(self, send: Send, identity: str, request: PredictRequest | None, failure: TurnoutError) -> None:
-        status, pairs, body = error_parts(failure, identity)
-        picked = None if request is None else request.picked
-        generation = request.generation if request is not None and request.generation else self._backend.generation
-        await send(start(status, pairs + our_headers(identity, generation, picked, None)))
-        await send(end(body))
-
-    async def _answer(
-        self, send: Send, headers: Headers, identity: str, prediction: Prediction, written: Written
-    ) -> None:
-        body = written.body
-        pairs: list[Pair] = [JSON]
-        if written.json_bytes is not None:
-            pairs = [OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes)]
-        if len(body) >= PACK_FROM_BYTES and wants_gzip(headers):
-            body = await self._intake.run(pack, body)
-            pairs.append(GZIP)
-        pairs.append((CONTENT_LENGTH, b"%d" % len(body)))
-        pairs += our_headers(identity, prediction.generation, prediction.version, prediction.fallback)
-        await send(start(200, pairs))
-        await send(end(body))
+            await send(start(response.status, response.pairs))
+            await send(end(response.body))
 
 
-def _request(route: str, version: int | None, headers: Headers, call: Call, received_s: float) -> PredictRequest:
-    body = call.body
-    refuse_sequence(body.parameters)
-    deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
-    if deadline is not None:
-        # The caller's time runs from its first byte, not from the end of its body.
-        deadline = Deadline(deadline.at_s - (monotonic_s() - received_s))
-    return PredictRequest(
-        route=route,
-        version=version,
-        inputs=body.inputs,
-        outputs=body.outputs,
-        protocol=PROTOCOL,
-        request_id=call.request_id,
-        received_s=received_s,
-        headers=headers,
-        parameters=body.parameters,
-        id=body.id,
-        deadline=deadline,
-        traceparent=traceparent(headers.text(TRACEPARENT)),
-        encode=call.encode,
-    )
+def _length(body: bytes) -> Pair:
+    return CONTENT_LENGTH, b"%d" % len(body)
+
+
+def _is_packed(response: Response, headers: Headers) -> bool:
+    return len(response.body) >= PACK_FROM_BYTES and wants_gzip(headers)
+
+
+def _unforeseen(exchange: Exchange) -> Internal:
+    _log.exception("request %s failed", exchange.request_id)
+    return Internal("unforeseen")

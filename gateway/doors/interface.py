@@ -1,13 +1,15 @@
 """What a door may ask of the gateway behind it. Doors translate bytes; every decision is on the other side."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from turnout.core.errors import TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
+
+Answer: TypeAlias = Prediction | Coroutine[Any, Any, Prediction]
 
 
 class ModelDescription(msgspec.Struct, frozen=True):
@@ -64,8 +66,10 @@ class Backend(Protocol):
     def generation(self) -> int:
         """The generation that last changed routes; 0 before the first snapshot."""
 
-    async def predict(self, request: PredictRequest) -> Prediction:
+    def predict(self, request: PredictRequest) -> Answer:
         """Route, run and record one request; sets `request.picked` and `request.generation` as it learns them.
+
+        Returns the prediction where nothing has to be waited for, else a coroutine that the door must await.
 
         Calls `request.encode` with each candidate answer, so that an answer the door cannot write counts as what it
         is. A cancelled call frees its slot and raises asyncio.CancelledError.

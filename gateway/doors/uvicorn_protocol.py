@@ -28,7 +28,7 @@ _HEADER_EXTRA_BYTES: Final = 4  # colon, space, line end
 _PROTOCOL: Final = "http"
 
 
-class _Phase(enum.Enum):
+class Phase(enum.Enum):
     """Where in its requests a connection is."""
 
     BETWEEN = enum.auto()
@@ -66,13 +66,8 @@ class _Relay:
             self._connection.on_headers_complete()
 
 
-def protocol_for(backend: Backend, limits: Limits) -> type[asyncio.Protocol]:
-    """Return the protocol class of one door, for uvicorn's setting `http`."""
-    return type("DoorProtocol", (DoorProtocol,), {"backend": backend, "limits": limits})
-
-
 class DoorProtocol(HttpToolsProtocol):
-    """One connection. Subclasses made by `protocol_for` carry what uvicorn's constructor has no place for."""
+    """One connection. Subclasses carry, as class variables, what uvicorn's constructor has no place for."""
 
     backend: ClassVar[Backend]
     limits: ClassVar[Limits]
@@ -82,7 +77,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._extensions = {LOST: self._tell_when_lost}
         self._on_lost: Callable[[], None] | None = None
         self._asked = False
-        self._phase = _Phase.BETWEEN
+        self._phase = Phase.BETWEEN
         self._begun = 0
         self._data = b""
         self._unfinished_bytes = 0
@@ -115,10 +110,10 @@ class DoorProtocol(HttpToolsProtocol):
         self._data = data
         super().data_received(data)
         self._data = b""
-        if self._phase is not _Phase.HEADING or self._refused:
+        if self._phase is not Phase.HEADING or self._refused:
             return
         # All of it belongs to this heading unless an earlier message ended in it; that much slack is allowed.
-        if (before, self._begun) in ((_Phase.HEADING, 0), (_Phase.BETWEEN, 1)):
+        if (before, self._begun) in ((Phase.HEADING, 0), (Phase.BETWEEN, 1)):
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > self.limits.header_bytes:
                 self._refuse(self._heading_too_long())
@@ -131,7 +126,7 @@ class DoorProtocol(HttpToolsProtocol):
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
         self._asked = True
-        self._phase = _Phase.HEADING
+        self._phase = Phase.HEADING
         self._begun += 1
         self._unfinished_bytes = 0
 
@@ -142,14 +137,18 @@ class DoorProtocol(HttpToolsProtocol):
         if self._heading_timer is not None:
             self._heading_timer.cancel()
             self._heading_timer = None
-        super().on_headers_complete()  # raises for a path that cannot be read: then this is a heading still
-        self._phase = _Phase.BODY
+        self._accept()  # raises for a path that cannot be read: then this is a heading still
+        self._phase = Phase.BODY
+
+    def _accept(self) -> None:
+        """Begin to serve the request whose heading was read."""
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a body."""
         if self.parser.should_upgrade():
             return  # an offer to upgrade: whether a body follows is still to be seen
-        self._phase = _Phase.BETWEEN
+        self._phase = Phase.BETWEEN
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
@@ -245,10 +244,10 @@ class DoorProtocol(HttpToolsProtocol):
         """Answer what cannot be read in its turn, then close."""
         self._refused = True
         identity = request_id(None)
-        if self._phase is _Phase.BODY and not self._take_back():
+        if self._phase is Phase.BODY and not self._take_back():
             self.transport.close()
             return
-        if self._phase is not _Phase.BODY or not self.cycle.disconnected:
+        if self._phase is not Phase.BODY or not self.cycle.disconnected:
             self.backend.refused("", _PROTOCOL, error, identity, monotonic_s())
         answer = self._error_bytes(error, identity)
         if self.cycle is None or self.cycle.response_complete or self.cycle.disconnected:

@@ -1,9 +1,8 @@
 """The gateway as its doors see it: one object over pool, router and follower."""
 
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from gateway.doors.interface import IndexEntry, ModelDescription, Timing, VersionStatistics
+from gateway.doors.interface import Answer, IndexEntry, ModelDescription, Timing, VersionStatistics
 from gateway.observe import statistics
 from gateway.observe.metrics import Metrics
 from gateway.routing import described
@@ -14,7 +13,7 @@ from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from gateway.serving.stages import Stage
 from turnout.core.errors import NotReady, TurnoutError
-from turnout.core.request import Prediction, PredictRequest
+from turnout.core.request import PredictRequest
 from turnout.core.signature import Signature
 
 _LOADED = frozenset({Stage.READY, Stage.LOST})
@@ -34,7 +33,7 @@ class GatewayBackend:
         """The generation that last changed routes; 0 before the first snapshot."""
         return self._router.table.generation if self._router.table is not None else 0
 
-    def predict(self, request: PredictRequest) -> Coroutine[Any, Any, Prediction]:
+    def predict(self, request: PredictRequest) -> Answer:
         """Route, run and record one request."""
         return self._router.predict(request)
 

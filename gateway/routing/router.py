@@ -4,6 +4,7 @@ import logging
 import random
 from typing import Final
 
+from gateway.doors.interface import Answer
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import child
@@ -17,6 +18,7 @@ from turnout.core.errors import Blame, Internal, ModelFault, NotFound, NotReady,
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import rows_of
 from turnout.core.status import Outcome, status_of
+from turnout.core.tensor import TensorMap
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -36,34 +38,49 @@ class Router:
         self.table = table
         self._shadows.follow(table)
 
-    async def predict(self, request: PredictRequest) -> Prediction:
+    def predict(self, request: PredictRequest) -> Answer:
         """Route, run and record one request, as `gateway.doors.interface.Backend` says."""
-        route, choice, longest_s = self._choose(request)
-        request.picked = choice.target.ref
-        deadline = Deadline(request.received_s + longest_s).earlier(request.deadline)
-        call = Call(request.request_id, deadline, child(request.traceparent))
-        in_flight = self.metrics.route(route.name if route is not None else "").in_flight
+        visit = self._begin(request)
+        try:
+            attempt = _Attempt(visit.choice.target, request, visit.call)
+            prediction = attempt.now()
+        except Exception as error:  # noqa: BLE001  `_named` sorts them
+            failure = _named(error, request)
+            if _rescues(visit, failure):
+                return self._wait(visit, None, failure)
+            self._end(visit, status_of(failure).outcome, failure, None)
+            raise failure from failure.__cause__
+        if prediction is None:
+            return self._wait(visit, attempt, None)
+        self._learn(visit, prediction)
+        self._end(visit, Outcome.OK, None, prediction)
+        return prediction
+
+    async def _wait(self, visit: "_Visit", attempt: "_Attempt | None", failure: TurnoutError | None) -> Prediction:
+        """Do what is left of a request: the attempt, or after its failure the rescue."""
+        in_flight = self.metrics.route(visit.route.name if visit.route is not None else "").in_flight
         in_flight.add()
         outcome = Outcome.CANCELLED  # unless it ends otherwise
-        failure: TurnoutError | None = None
         prediction: Prediction | None = None
         try:
-            try:
-                prediction = await _attempt(choice.target, request, call)
-            except Exception as error:  # noqa: BLE001  `_named` sorts them
-                failure = _named(error, request)
-                outcome = status_of(failure).outcome
-            else:
-                outcome = Outcome.OK
-                self._learn(route, choice, request, call, prediction)
-                return prediction
-            prediction = await self._rescue(route, choice, request, call, failure)
+            if attempt is not None:
+                try:
+                    prediction = await attempt.later()
+                except Exception as error:  # noqa: BLE001  `_named` sorts them
+                    failure = _named(error, visit.request)
+                else:
+                    outcome = Outcome.OK
+                    self._learn(visit, prediction)
+                    return prediction
+            assert failure is not None
+            outcome = status_of(failure).outcome
+            prediction = await self._rescue(visit, failure)
             if prediction is None:
                 raise failure
             return prediction
         finally:
             in_flight.add(-1)
-            self._recorder.routed(request, route, choice, call, outcome, failure, prediction)
+            self._end(visit, outcome, failure, prediction)
 
     def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
         """Record a request that reached no version: the door refused it, or its name is unknown."""
@@ -82,8 +99,8 @@ class Router:
         """Stop the shadows."""
         await self._shadows.close()
 
-    def _choose(self, request: PredictRequest) -> tuple[CompiledRoute | None, Choice, float]:
-        """Return the request's route, the choice, and how long it may take. Raises NotFound, NotReady."""
+    def _begin(self, request: PredictRequest) -> "_Visit":
+        """Return the request's way. Raises NotFound, NotReady, both recorded."""
         try:
             table = self.table
             if table is None:
@@ -91,23 +108,22 @@ class Router:
             request.generation = table.generation
             route = table.routes.get(request.route)
             if request.version is not None:
-                return route, table.pinned(request.route, request.version), table.deadline_s(request.route)
-            if route is None:
+                choice = table.pinned(request.route, request.version)
+            elif route is not None:
+                choice = route.pick(request, self._draw())
+            else:
                 raise unknown(request.route)
-            return route, route.pick(request, self._draw()), route.deadline_s
         except (NotFound, NotReady) as error:
             self.refused(request.route, request.protocol, error, request.request_id, request.received_s)
             raise
+        request.picked = choice.target.ref
+        longest_s = route.deadline_s if route is not None else table.deadline_s(request.route)
+        deadline = Deadline(request.received_s + longest_s).earlier(request.deadline)
+        return _Visit(request, route, choice, Call(request.request_id, deadline, child(request.traceparent)))
 
-    def _learn(
-        self,
-        route: CompiledRoute | None,
-        choice: Choice,
-        request: PredictRequest,
-        call: Call,
-        prediction: Prediction,
-    ) -> None:
+    def _learn(self, visit: "_Visit", prediction: Prediction) -> None:
         """Count what a version of the split predicted, and copy what the champion answered to the shadows."""
+        route, choice, call = visit.route, visit.choice, visit.call
         if route is None or not choice.is_evidence:
             return
         served = choice.target.served
@@ -115,20 +131,16 @@ class Router:
             served.predicted.count(prediction.outputs)
         if choice.arm == CHAMPION and call.rows != 0:
             for arm in route.shadows:
-                self._shadows.offer(arm, request, prediction.outputs, call.rows)
+                self._shadows.offer(arm, visit.request, prediction.outputs, call.rows)
 
-    async def _rescue(
-        self, route: CompiledRoute | None, choice: Choice, request: PredictRequest, call: Call, failure: TurnoutError
-    ) -> Prediction | None:
-        """Try the route's fallbacks in order; return the first answer, or None.
-
-        Nothing helps a caller's own mistake, and who asked for one version wants no other.
-        """
-        if route is None or choice.arm == PINNED or failure.blame in (Blame.CALLER, Blame.NOBODY):
+    async def _rescue(self, visit: "_Visit", failure: TurnoutError) -> Prediction | None:
+        """Try the route's fallbacks in order; return the first answer, or None."""
+        route, request, call = visit.route, visit.request, visit.call
+        if route is None or not _rescues(visit, failure):
             return None
         reason = status_of(failure).outcome
         for rescue in route.rescues:
-            if isinstance(rescue.by, Target) and rescue.by.key == choice.target.key:
+            if isinstance(rescue.by, Target) and rescue.by.key == visit.choice.target.key:
                 continue
             outcome = Outcome.CANCELLED
             again = Call(request.request_id, call.deadline, call.traceparent)
@@ -141,23 +153,72 @@ class Router:
                 return prediction
             finally:
                 call.predict_s += again.predict_s
-                self.metrics.fallbacks(route.name, choice.target.ref, rescue.to, reason, outcome).add()
+                self.metrics.fallbacks(route.name, visit.choice.target.ref, rescue.to, reason, outcome).add()
         return None
 
+    def _end(
+        self, visit: "_Visit", outcome: Outcome, failure: TurnoutError | None, prediction: Prediction | None
+    ) -> None:
+        self._recorder.routed(visit.request, visit.route, visit.choice, visit.call, outcome, failure, prediction)
 
-async def _attempt(target: Target, request: PredictRequest, call: Call, fallback: str | None = None) -> Prediction:
-    """Ask one version; raises what is wrong with the request, the version or its answer."""
-    served = target.ready()
-    inputs = target.inputs(request.inputs)
-    wanted = target.wanted(request.outputs)
-    call.rows = rows = rows_of(target.signature, inputs)
-    outputs = target.no_rows(wanted) if rows == 0 else await served.predict(inputs, wanted, call, rows)
-    return _encoded(Prediction(outputs, target.ref, request.generation, fallback), request)
+
+class _Visit:
+    """One request on its way: the route it came by, None for one version of a model, and who was picked."""
+
+    __slots__ = ("call", "choice", "request", "route")
+
+    def __init__(self, request: PredictRequest, route: CompiledRoute | None, choice: Choice, call: Call) -> None:
+        self.request = request
+        self.route = route
+        self.choice = choice
+        self.call = call
+
+
+class _Attempt:
+    """One version asked: raises what is wrong with the request, the version or its answer."""
+
+    __slots__ = ("_call", "_fallback", "_inputs", "_request", "_rows", "_served", "_target", "_wanted")
+
+    def __init__(self, target: Target, request: PredictRequest, call: Call, fallback: str | None = None) -> None:
+        self._target = target
+        self._request = request
+        self._call = call
+        self._fallback = fallback
+        self._served = target.ready()
+        self._inputs = target.inputs(request.inputs)
+        self._wanted = target.wanted(request.outputs)
+        call.rows = self._rows = rows_of(target.signature, self._inputs)
+
+    def now(self) -> Prediction | None:
+        """Return the answer if nothing has to be waited for; else None, with nothing done."""
+        if self._rows == 0:
+            return self._encoded(self._target.no_rows(self._wanted))
+        outputs = self._served.predict_now(self._inputs, self._wanted, self._call, self._rows)
+        return self._encoded(outputs) if outputs is not None else None
+
+    async def later(self) -> Prediction:
+        """Return the answer, however long it takes. Not for no rows: `now` answers those."""
+        return self._encoded(await self._served.predict(self._inputs, self._wanted, self._call, self._rows))
+
+    def _encoded(self, outputs: TensorMap) -> Prediction:
+        prediction = Prediction(outputs, self._target.ref, self._request.generation, self._fallback)
+        return _encoded(prediction, self._request)
+
+
+def _rescues(visit: _Visit, failure: TurnoutError) -> bool:
+    """Tell whether the route's fallbacks are tried.
+
+    Nothing helps a caller's own mistake, and who asked for one version wants no other.
+    """
+    if visit.route is None or not visit.route.rescues or visit.choice.arm == PINNED:
+        return False
+    return failure.blame not in (Blame.CALLER, Blame.NOBODY)
 
 
 async def _rescued(rescue: Rescue, request: PredictRequest, call: Call) -> Prediction:
     if isinstance(rescue.by, Target):
-        return await _attempt(rescue.by, request, call, rescue.to)
+        attempt = _Attempt(rescue.by, request, call, rescue.to)
+        return attempt.now() or await attempt.later()
     rows = next((tensor.rows for tensor in request.inputs.values()), 1)
     outputs = rescue.by.answer(request.outputs, rows)
     return _encoded(Prediction(outputs, None, request.generation, rescue.to), request)

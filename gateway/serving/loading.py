@@ -10,12 +10,12 @@ import numpy as np
 
 from adapters.catalog import adapter_for
 from adapters.golden import compare, read_golden, runtime_declared, samples_for
-from adapters.interface import LoadedModel, LoadFailed, ModelSource, SyncModel
+from adapters.interface import LoadedModel, LoadFailed, ModelSource, QuickModel, SyncModel
 from adapters.threads import ThreadedModel
 from gateway.serving.declared import settled
 from gateway.serving.within import within
 from turnout.core.clock import Deadline, monotonic_s
-from turnout.core.errors import InvalidInput, ModelFault, TurnoutError
+from turnout.core.errors import DeadlineExceeded, InvalidInput, ModelFault, TurnoutError
 from turnout.core.presentation import Presentation, PresentationError
 from turnout.core.request import CallContext
 from turnout.core.signature import Signature, check_inputs, check_outputs, rows_of
@@ -47,7 +47,7 @@ class Engine:
     `outputs` are all its output names; to ask for all of them, hand over this very tuple.
     """
 
-    __slots__ = ("_presentation", "_runtime_names", "model", "outputs", "signature")
+    __slots__ = ("_presentation", "_quick", "_runtime_names", "model", "outputs", "signature")
 
     def __init__(self, model: LoadedModel, presentation: Presentation, signature: Signature) -> None:
         self.model = model
@@ -55,6 +55,37 @@ class Engine:
         self.outputs = tuple(spec.name for spec in signature.outputs)
         self._presentation = presentation
         self._runtime_names = presentation.runtime_outputs(self.outputs)
+        self._quick = model if isinstance(model, QuickModel) else None
+
+    def predict_now(
+        self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
+    ) -> dict[str, Tensor] | None:
+        """Do what `predict` does if the model answers without waiting; else return None, with nothing done."""
+        if self._quick is None:
+            return None
+        began_s = monotonic_s()
+        runtime_inputs = self._presentation.to_runtime(inputs)
+        asked_s = monotonic_s()
+        try:
+            answer = self._quick.predict_now(runtime_inputs, self._runtime_outputs(wanted), call)
+        except asyncio.CancelledError:  # nobody can cancel within one turn
+            raise ModelFault("the model cancelled the call") from None
+        except TurnoutError:
+            raise
+        except Exception as error:
+            raise _fault(error) from error
+        finally:
+            answered_s = monotonic_s()
+            call.predict_s = answered_s - asked_s
+        if answer is None:
+            call.predict_s = 0.0
+            return None
+        call.input_s = asked_s - began_s
+        if call.deadline.at_s <= answered_s:
+            raise DeadlineExceeded("the deadline passed while the model ran")
+        presented = self._checked(answer, wanted, rows)
+        call.output_s = monotonic_s() - answered_s
+        return presented
 
     async def predict(
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
@@ -64,29 +95,35 @@ class Engine:
         Raises what the model means (core errors); ModelFault for anything else and for an answer that breaks the
         signature; DeadlineExceeded when the deadline passes first.
         """
-        presentation = self._presentation
-        runtime_names = self._runtime_names if wanted is self.outputs else presentation.runtime_outputs(wanted)
         began_s = monotonic_s()
-        runtime_inputs = presentation.to_runtime(inputs)
+        runtime_inputs = self._presentation.to_runtime(inputs)
         asked_s = monotonic_s()
         call.input_s = asked_s - began_s
         try:
-            answer = await within(call.deadline, self.model.predict(runtime_inputs, runtime_names, call))
-        except TurnoutError:
-            raise
+            answer = await within(
+                call.deadline, self.model.predict(runtime_inputs, self._runtime_outputs(wanted), call)
+            )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the caller left
             raise ModelFault("the model cancelled the call") from None
+        except TurnoutError:
+            raise
         except Exception as error:
-            raise ModelFault(f"the model raised {type(error).__name__}: {error}") from error
+            raise _fault(error) from error
         finally:
             answered_s = monotonic_s()
             call.predict_s = answered_s - asked_s
-        presented = check_outputs(self.signature, presentation.to_presented(answer, wanted), wanted, rows)
+        presented = self._checked(answer, wanted, rows)
         call.output_s = monotonic_s() - answered_s
         return presented
+
+    def _runtime_outputs(self, wanted: Sequence[str]) -> Sequence[str]:
+        return self._runtime_names if wanted is self.outputs else self._presentation.runtime_outputs(wanted)
+
+    def _checked(self, answer: TensorMap, wanted: Sequence[str], rows: int | None) -> dict[str, Tensor]:
+        return check_outputs(self.signature, self._presentation.to_presented(answer, wanted), wanted, rows)
 
 
 async def load(entry: VersionEntry, directory: Path, socket: Path | None, scratch: Path) -> Engine:
@@ -180,6 +217,10 @@ def zero_row(signature: Signature) -> dict[str, Tensor] | None:
         )
         for spec in signature.inputs
     }
+
+
+def _fault(error: Exception) -> ModelFault:
+    return ModelFault(f"the model raised {type(error).__name__}: {error}")
 
 
 def _awaitable(model: LoadedModel | SyncModel) -> LoadedModel:

@@ -80,6 +80,26 @@ class ServedVersion:
         if self.stage is Stage.WARMING:
             self._loaded_in(monotonic_s() - started_s)
 
+    def predict_now(
+        self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
+    ) -> dict[str, Tensor] | None:
+        """Do what `predict` does if nothing has to be waited for; else return None, with nothing done."""
+        engine = self._serving_engine()
+        if not self._admission.has_place:
+            return None
+        if call.deadline.passed:
+            raise DeadlineExceeded("the deadline passed before the model started")
+        try:
+            outputs = engine.predict_now(inputs, wanted, call, rows)
+        except ModelFault as fault:
+            self._log_fault(call, fault)
+            raise
+        finally:
+            self._count(call)
+        if outputs is not None:
+            self._answered(rows)
+        return outputs
+
     async def predict(
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
     ) -> dict[str, Tensor]:
@@ -88,9 +108,7 @@ class ServedVersion:
         Raises NotReady, Overloaded, DeadlineExceeded, and what `Engine.predict` raises. Work that expired, or whose
         caller left, is never started; either gives its place back.
         """
-        engine = self.engine
-        if engine is None or not self.serving:
-            raise NotReady(f"version {self.key} is not ready")
+        engine = self._serving_engine()
         admission = self._admission
         if not admission.try_enter():
             await self._wait(rows or 1, call)
@@ -100,15 +118,14 @@ class ServedVersion:
                 raise DeadlineExceeded("the deadline passed before the model started")
             outputs = await engine.predict(inputs, wanted, call, rows)
         except ModelFault as fault:
-            _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
+            self._log_fault(call, fault)
             raise
         finally:
             admission.leave()
             if not admission.running:
                 self._idle.set()
             self._count(call)
-        self.metrics.batch_rows.observe(rows or 1)
-        self.metrics.last_answer.set(wall_s())
+        self._answered(rows)
         return outputs
 
     def adopt(self, entry: VersionEntry) -> None:
@@ -151,6 +168,12 @@ class ServedVersion:
         except Exception:  # noqa: BLE001  a model that cannot close is let go all the same
             _LOG.exception("version %s did not close as it should", self.key)
 
+    def _serving_engine(self) -> Engine:
+        engine = self.engine
+        if engine is None or not self.serving:
+            raise NotReady(f"version {self.key} is not ready")
+        return engine
+
     async def _wait(self, rows: int, call: Call) -> None:
         began_s = monotonic_s()
         self.metrics.queue_rows.add(rows)
@@ -160,6 +183,13 @@ class ServedVersion:
             self.metrics.queue_rows.add(-rows)
             call.queue_s = monotonic_s() - began_s
             self.metrics.queue_seconds.add(call.queue_s)
+
+    def _log_fault(self, call: Call, fault: ModelFault) -> None:
+        _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
+
+    def _answered(self, rows: int | None) -> None:
+        self.metrics.batch_rows.observe(rows or 1)
+        self.metrics.last_answer.set(wall_s())
 
     def _count(self, call: Call) -> None:
         if call.predict_s:

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from gateway.doors.http import build_app
-from gateway.doors.uvicorn_protocol import protocol_for
+from gateway.doors.http import HttpDoor
+from gateway.doors.prediction_lane import protocol_for
 from gateway.http_server import HttpServer
 from gateway.limits import Limits
 from tests.fake_backend import FakeBackend, Gate, echo
@@ -19,14 +19,28 @@ PATIENT = Limits(header_bytes=4096, body_bytes=100_000)
 ROW = b'{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[1.5]}]}'
 
 
+WAYS = {"asgi": (False, True), "lane": (True, True), "lane, then waiting": (True, False)}
+
+
+@pytest.fixture(autouse=True, params=WAYS)
+def _way(request, monkeypatch):
+    """Run every test over each way that a prediction may take."""
+    monkeypatch.setattr(Door, "lane", WAYS[request.param][0])
+    monkeypatch.setattr(Door, "at_once", WAYS[request.param][1])
+
+
 class Door:
     """A running door and its gateway in memory."""
 
+    lane = True
+    at_once = True
+
     def __init__(self, limits):
         self.gate = Gate()
-        self.backend = FakeBackend({"echo": echo(Datatype.FP64), "slow": self.gate.model()})
-        app = build_app(self.backend, limits, repository_control=False)
-        self.server = HttpServer(app, protocol_for(self.backend, limits))
+        models = {"echo": echo(Datatype.FP64), "slow": self.gate.model()}
+        self.backend = FakeBackend(models, at_once=self.at_once)
+        app = HttpDoor(self.backend, limits, repository_control=False)
+        self.server = HttpServer(app, protocol_for(app, self.backend, limits, lane=self.lane))
         self.port = 0
         self._writers = []
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from gateway.doors.http import build_app
+from gateway.doors.http import HttpDoor
 from gateway.limits import Limits
 from tests.fake_backend import FakeBackend
 from turnout.core.tensor import DTYPES, Datatype, Tensor
@@ -14,7 +14,7 @@ from turnout.core.tensor import DTYPES, Datatype, Tensor
 
 def client(backend: FakeBackend, limits: Limits | None = None, *, repository_control: bool = True) -> httpx.AsyncClient:
     """Return a client whose requests reach the door without a socket."""
-    app = build_app(backend, limits or Limits(), repository_control=repository_control)
+    app = HttpDoor(backend, limits or Limits(), repository_control=repository_control)
     transport = httpx.ASGITransport(app)
     return httpx.AsyncClient(transport=transport, base_url="http://door", headers={"accept-encoding": "identity"})
 

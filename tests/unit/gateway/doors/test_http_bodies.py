@@ -11,7 +11,7 @@ import pytest
 
 from gateway.doors import json_body
 from gateway.doors.caller import Caller
-from gateway.doors.http import build_app
+from gateway.doors.http import HttpDoor
 from gateway.doors.http_headers import Headers
 from gateway.doors.request_body import BodyIntake
 from gateway.limits import Limits
@@ -143,7 +143,7 @@ async def test_big_bodies_are_read_off_the_loop(backend, monkeypatch):
 
 async def test_a_declared_length_over_the_limit_is_413_before_a_byte_is_read(backend):
     """The refusal does not wait for the body."""
-    app = build_app(backend, Limits(body_bytes=100), repository_control=False)
+    app = HttpDoor(backend, Limits(body_bytes=100), repository_control=False)
     answers = []
 
     async def receive():
@@ -161,7 +161,7 @@ async def test_a_declared_length_over_the_limit_is_413_before_a_byte_is_read(bac
 
 async def test_a_chunked_body_over_the_limit_is_413_while_it_arrives(backend):
     """Without a declared length the limit counts what came."""
-    app = build_app(backend, Limits(body_bytes=100), repository_control=False)
+    app = HttpDoor(backend, Limits(body_bytes=100), repository_control=False)
     received, answers = [], []
 
     async def receive():

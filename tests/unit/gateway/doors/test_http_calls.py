@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.doors.http import build_app
+from gateway.doors.http import HttpDoor
 from gateway.limits import Limits
 from tests.fake_backend import FakeBackend, Gate, echo
 from tests.unit.gateway.doors.http_client import client, error_of, sent
@@ -144,7 +144,7 @@ async def test_a_caller_that_leaves_frees_its_slot():
     """http.disconnect cancels the call, and nothing is answered."""
     gate = Gate()
     backend = FakeBackend({"slow": gate.model()})
-    app = build_app(backend, Limits(), repository_control=False)
+    app = HttpDoor(backend, Limits(), repository_control=False)
     leaves = asyncio.Event()
     call = asyncio.create_task(scripted(app, [BODY, leaves]))
     await gate.reached.wait()
@@ -156,7 +156,7 @@ async def test_a_caller_that_leaves_frees_its_slot():
 async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_recorded():
     """What never became a request counts as cancelled."""
     backend = FakeBackend({"slow": Gate().model()})
-    app = build_app(backend, Limits(), repository_control=False)
+    app = HttpDoor(backend, Limits(), repository_control=False)
     half = {"type": "http.request", "body": b"{", "more_body": True}
     for messages in ([half, {"type": "http.disconnect"}], [{"type": "http.disconnect"}]):
         assert await scripted(app, messages) == []
@@ -166,7 +166,7 @@ async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_recorded():
 async def test_a_slow_body_is_ended_by_the_limit():
     """A body that does not arrive in time gets an answer and holds nothing."""
     backend = FakeBackend({"slow": Gate().model()})
-    app = build_app(backend, Limits(body_s=0.05), repository_control=False)
+    app = HttpDoor(backend, Limits(body_s=0.05), repository_control=False)
     for messages in ([], [{"type": "http.request", "body": b"{", "more_body": True}]):
         start, end = await scripted(app, messages)
         assert start["status"] == 504
@@ -176,7 +176,7 @@ async def test_a_slow_body_is_ended_by_the_limit():
 
 async def test_a_slow_body_of_a_repository_call_is_ended_too():
     """It gets the same answer as a prediction, in our form, not the server's own 500."""
-    app = build_app(FakeBackend({}), Limits(body_s=0.05), repository_control=True)
+    app = HttpDoor(FakeBackend({}), Limits(body_s=0.05), repository_control=True)
     for path in ("/v2/repository/index", "/v2/repository/models/m/load"):
         start, end = await scripted(app, [], path=path)
         assert start["status"] == 504
@@ -186,7 +186,7 @@ async def test_a_slow_body_of_a_repository_call_is_ended_too():
 async def test_a_cancellation_from_outside_goes_on():
     """Only a caller's leaving is swallowed: whoever stops the server stops its calls."""
     gate = Gate()
-    app = build_app(FakeBackend({"slow": gate.model()}), Limits(), repository_control=False)
+    app = HttpDoor(FakeBackend({"slow": gate.model()}), Limits(), repository_control=False)
     call = asyncio.create_task(scripted(app, [BODY]))
     await gate.reached.wait()
     call.cancel()
@@ -196,7 +196,7 @@ async def test_a_cancellation_from_outside_goes_on():
 
 async def test_the_server_may_tell_its_start_and_stop():
     """The lifespan protocol is followed where it is spoken."""
-    app = build_app(FakeBackend({}), Limits(), repository_control=False)
+    app = HttpDoor(FakeBackend({}), Limits(), repository_control=False)
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     answers = []
 

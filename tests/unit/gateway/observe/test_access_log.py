@@ -123,13 +123,13 @@ async def test_router_writes_one_line_a_request(tmp_path, monkeypatch):
     plane = Plane(tmp_path, monkeypatch, access_log=log.log)
     value = Fallback("value", {"label": 0, "score": 0.5})
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"), route("n", "m@2", fallback=(value,)))
-    await plane.backend.predict(request([1.0, 2.0], request_id="a"))
+    await plane.predict(request([1.0, 2.0], request_id="a"))
     with pytest.raises(InvalidInput):
-        await plane.backend.predict(request(inputs={}, request_id="b"))
+        await plane.predict(request(inputs={}, request_id="b"))
     with pytest.raises(NotFound):
-        await plane.backend.predict(request(name="nope", request_id="c"))
+        await plane.predict(request(name="nope", request_id="c"))
     plane.backend.refused("m", "grpc", TooLarge("too large: 9 bytes"), "d", monotonic_s())
-    await plane.backend.predict(request(name="n", request_id="e"))
+    await plane.predict(request(name="n", request_id="e"))
     await plane.close()
     lines = {line["request_id"]: line for line in log.lines()}
     assert {key: (line["outcome"], line["arm"], line["version"], line["rows"]) for key, line in lines.items()} == {

@@ -121,10 +121,10 @@ async def test_statistics_count_rows_calls_and_failures(plane):
     model = FakeModel()
     await plane.serve({"m@1": model, "m@2": FakeModel()}, route("m", "m@1"))
     for _ in range(3):
-        await plane.backend.predict(request([1.0, 2.0]))
+        await plane.predict(request([1.0, 2.0]))
     model.answer = raising(ValueError("x"))
     with pytest.raises(ModelFault):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     other = Metrics(plane.directory, 1)
     other.arm("m", VersionRef("m", 1), "champion").requests("grpc", Outcome.OK).add(10)
     other.version(VersionRef("m", 1)).batch_rows.observe(7)

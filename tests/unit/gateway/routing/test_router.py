@@ -39,14 +39,14 @@ def constant(score):
 
 async def ask(plane, **fields):
     """Send a request; return the number of the version that answered."""
-    return (await plane.backend.predict(request(**fields))).version.number
+    return (await plane.predict(request(**fields))).version.number
 
 
 async def test_answer_names_its_version(plane):
     """An answer carries who gave it and the routes' generation; so does the request, for errors."""
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
     sent = request()
-    prediction = await plane.backend.predict(sent)
+    prediction = await plane.predict(sent)
     assert prediction.version == VersionRef("m", 1)
     assert (prediction.generation, prediction.fallback) == (1, None)
     assert (sent.picked, sent.generation) == (VersionRef("m", 1), 1)
@@ -132,9 +132,9 @@ async def test_route_without_a_model_of_its_name(plane):
     """Version V of a route that is no model is version V of its champion's model."""
     models = {"a@1": FakeModel(), "a@2": FakeModel(), "b@2": FakeModel()}
     await plane.serve(models, route("r", "a@1", {"a@1": 9999, "b@2": 1}), route("b", "b@2"))
-    assert (await plane.backend.predict(request(name="r", version=2))).version == VersionRef("a", 2)
-    assert (await plane.backend.predict(request(name="b", version=2))).version == VersionRef("b", 2)
-    assert (await plane.backend.predict(request(name="a", version=2))).version == VersionRef("a", 2)
+    assert (await plane.predict(request(name="r", version=2))).version == VersionRef("a", 2)
+    assert (await plane.predict(request(name="b", version=2))).version == VersionRef("b", 2)
+    assert (await plane.predict(request(name="a", version=2))).version == VersionRef("a", 2)
     assert plane.count("turnout_requests_total", route="", model="a", arm="pinned") == 1
     with pytest.raises(NotFound):
         await ask(plane, name="a")
@@ -190,14 +190,14 @@ async def test_fallbacks_rescue_in_order(plane):
     fallback = (Fallback("champion"), Fallback("previous"), VALUE)
     await plane.serve(models, route("m", "m@2", weights, previous="m@1", fallback=fallback))
     sent = request()
-    prediction = await plane.backend.predict(sent)
+    prediction = await plane.predict(sent)
     assert (prediction.version, prediction.fallback) == (VersionRef("m", 2), "champion")
     assert prediction.outputs["score"].array.tolist() == [2.0]
     assert sent.picked == VersionRef("m", 3)
     plane.models["m@2"].answer = raising(WorkerLost("gone"))
-    assert (await plane.backend.predict(request())).fallback == "previous"
+    assert (await plane.predict(request())).fallback == "previous"
     plane.models["m@1"].answer = raising(ModelFault("wrong"))
-    prediction = await plane.backend.predict(request([1.0, 2.0]))
+    prediction = await plane.predict(request([1.0, 2.0]))
     assert (prediction.version, prediction.fallback) == (None, "value")
     assert prediction.outputs["label"].array.tolist() == [0, 0]
     assert prediction.outputs["score"].array.tolist() == [0.5, 0.5]
@@ -237,10 +237,10 @@ async def test_only_our_failures_are_rescued(plane, error, rescued):
     """A caller's own mistake stays one; what the gateway or the model failed at is rescued."""
     await plane.serve({"m@1": FakeModel(raising(error))}, route("m", "m@1", fallback=(VALUE,)))
     if rescued:
-        assert (await plane.backend.predict(request())).fallback == "value"
+        assert (await plane.predict(request())).fallback == "value"
     else:
         with pytest.raises(InvalidInput):
-            await plane.backend.predict(request())
+            await plane.predict(request())
 
 
 async def test_pinned_requests_are_not_rescued(plane):
@@ -257,7 +257,7 @@ async def test_late_answer_is_rescued_by_the_constant(plane):
     fallback = (Fallback("previous"), VALUE)
     await plane.serve({"m@1": model, "m@2": FakeModel()}, route("m", "m@1", previous="m@2", fallback=fallback))
     model.answer = Gate()
-    assert (await plane.backend.predict(request(deadline=Deadline.after(0.01)))).fallback == "value"
+    assert (await plane.predict(request(deadline=Deadline.after(0.01)))).fallback == "value"
     assert plane.count("turnout_fallbacks_total", to="previous", outcome="deadline") == 1
 
 
@@ -265,11 +265,11 @@ async def test_constant_answers_for_versions_that_never_loaded(plane):
     """The constant works without any version; one that its output cannot hold is left out with a word in the log."""
     fallback = (VALUE,)
     await plane.follow([entry("m@1")], [route("m", "m@1", fallback=fallback)])
-    prediction = await plane.backend.predict(request([1.0, 2.0], outputs=("label",)))
+    prediction = await plane.predict(request([1.0, 2.0], outputs=("label",)))
     assert prediction.outputs["label"].array.tolist() == [0, 0]
     assert list(prediction.outputs) == ["label"]
     with pytest.raises(NotReady):
-        await plane.backend.predict(request(outputs=("other",)))
+        await plane.predict(request(outputs=("other",)))
     assert plane.count("turnout_fallbacks_total", to="value", reason="unavailable", outcome="invalid") == 1
 
 
@@ -279,7 +279,7 @@ async def test_constant_takes_its_outputs_datatype_and_shape(plane, caplog):
     broken = FakeModel(raising(ValueError("x")), Signature(SIGNATURE.inputs, outputs))
     fallback = (Fallback("value", {"label": 7}), Fallback("value", {"label": "none", "p": [0.5, 0.5]}))
     await plane.serve({"m@1": broken}, route("m", "m@1", fallback=fallback))
-    prediction = await plane.backend.predict(request([1.0, 2.0, 3.0]))
+    prediction = await plane.predict(request([1.0, 2.0, 3.0]))
     assert prediction.outputs["label"].array.tolist() == [b"none"] * 3
     assert (prediction.outputs["p"].datatype, prediction.outputs["p"].shape) == (Datatype.FP32, (3, 2))
     assert "route m: fallback value cannot be used" in caplog.text
@@ -295,10 +295,10 @@ async def test_answer_that_cannot_be_written_is_no_success(plane):
         written.append(prediction.outputs["score"].array.tolist())
 
     await plane.serve({"m@1": constant(float("nan"))}, route("m", "m@1", fallback=(VALUE,)), route("n", "m@1"))
-    assert (await plane.backend.predict(request(encode=encode))).fallback == "value"
+    assert (await plane.predict(request(encode=encode))).fallback == "value"
     assert written == [[0.5]]
     with pytest.raises(ModelFault):
-        await plane.backend.predict(request(name="n", encode=encode))
+        await plane.predict(request(name="n", encode=encode))
     assert plane.count("turnout_requests_total", outcome="fault") == 2
     assert plane.count("turnout_requests_total", outcome="ok") == 0
     assert plane.count("turnout_predicted_value_count") == 0
@@ -312,7 +312,7 @@ async def test_unforeseen_faults_are_internal(plane, caplog):
 
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
     with pytest.raises(Internal) as failed:
-        await plane.backend.predict(request(encode=encode, request_id="id-5"))
+        await plane.predict(request(encode=encode, request_id="id-5"))
     assert "secret" not in failed.value.message
     assert "id-5" in caplog.text
     assert "LookupError" in caplog.text

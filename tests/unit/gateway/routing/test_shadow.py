@@ -36,7 +36,7 @@ async def test_verdicts_are_counted_by_row(plane):
 
     await serve(plane, FakeModel(wrong_on_negatives))
     for _ in range(10):
-        await plane.backend.predict(request([1.0, -1.0, 2.0]))
+        await plane.predict(request([1.0, -1.0, 2.0]))
     await eventually_async(lambda: rows(plane, "agree") == 20)
     assert rows(plane, "disagree") == 10
     assert plane.count("turnout_shadow_requests_total", route="m", version="m@2", outcome="ok") == 10
@@ -50,7 +50,7 @@ async def test_verdicts_are_counted_by_row(plane):
 async def test_failing_shadow_is_an_error_for_its_rows(plane, answer, outcome):
     """A shadow that fails is counted and reaches nobody's request."""
     await serve(plane, FakeModel(answer))
-    await plane.backend.predict(request([1.0, 2.0]))
+    await plane.predict(request([1.0, 2.0]))
     await eventually_async(lambda: rows(plane, "error") == 2)
     assert plane.count("turnout_shadow_requests_total", outcome=outcome) == 1
     assert plane.count("turnout_requests_total", outcome="ok") == 1
@@ -59,7 +59,7 @@ async def test_failing_shadow_is_an_error_for_its_rows(plane, answer, outcome):
 async def test_shadow_that_is_not_ready_is_an_error(plane):
     """Copies for a version that failed to load count as errors, so that its silence shows."""
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1", shadows=SHADOW), entries=[entry("m@1"), entry("m@2")])
-    await plane.backend.predict(request())
+    await plane.predict(request())
     await eventually_async(lambda: rows(plane, "error") == 1)
     assert plane.count("turnout_shadow_requests_total", outcome="unavailable") == 1
 
@@ -72,7 +72,7 @@ async def test_other_outputs_are_incomparable(plane):
         return {**scored(inputs), "score": Tensor.of(inputs["x"].array.astype(np.float32))}
 
     await serve(plane, FakeModel(narrow, other))
-    await plane.backend.predict(request([1.0, 2.0]))
+    await plane.predict(request([1.0, 2.0]))
     await eventually_async(lambda: rows(plane, "incomparable") == 2)
 
 
@@ -84,13 +84,13 @@ async def test_only_what_the_champion_answered_is_copied(plane):
     models = {"m@1": FakeModel(), "m@2": model, "m@3": FakeModel()}
     await plane.serve(models, route("m", "m@1", canary, shadows=SHADOW, matches=(match,)))
     before = len(model.calls)
-    await plane.backend.predict(request())
-    await plane.backend.predict(request(headers={"x-cohort": "beta"}))
-    await plane.backend.predict(request(version=1))
+    await plane.predict(request())
+    await plane.predict(request(headers={"x-cohort": "beta"}))
+    await plane.predict(request(version=1))
     entries = [entry(version) for version in models]
     await plane.follow(entries, [route("m", "m@1", shadows=SHADOW)])
-    await plane.backend.predict(request([]))
-    await plane.backend.predict(request(request_id="last"))
+    await plane.predict(request([]))
+    await plane.predict(request(request_id="last"))
     await eventually_async(lambda: "last" in [context.request_id for _, _, context in model.calls])
     assert len(model.calls) == before + 1
 
@@ -103,7 +103,7 @@ async def test_sample_is_repeatable(plane):
     for _ in range(2):
         before = len(model.calls)
         for index in range(60):
-            await plane.backend.predict(request(request_id=f"id-{index}"))
+            await plane.predict(request(request_id=f"id-{index}"))
         await eventually_async(lambda: not plane.router._shadows._lanes["m@2"]._copies)
         await eventually_async(lambda: plane.count("turnout_shadow_requests_total") == len(model.calls) - warmed)
         copied.append([context.request_id for _, _, context in model.calls[before:]])
@@ -115,7 +115,7 @@ async def test_asked_outputs_are_compared(plane):
     """Of a request that wanted one output, that one is asked of the shadow and compared, by the route's policy."""
     model = FakeModel(lambda inputs: {"label": Tensor.of(np.array([9])), "score": numbers(1.4)})
     await serve(plane, model, shadow=(Shadow("m@2", compare={"score": Comparison("numeric", abs=0.5)}),))
-    await plane.backend.predict(request([1.0], outputs=("score",)))
+    await plane.predict(request([1.0], outputs=("score",)))
     await eventually_async(lambda: rows(plane, "agree") == 1)
     assert model.calls[-1][1] == ("score",)
 
@@ -131,7 +131,7 @@ async def test_shadow_takes_its_subset(plane):
         "m@3": FakeModel(signature=Signature((*SIGNATURE.inputs, strict), SIGNATURE.outputs)),
     }
     await plane.serve(models, route("m", "m@1", shadows=(Shadow("m@2"), Shadow("m@3"))))
-    await plane.backend.predict(request(inputs={"x": numbers(1.0), "s": texts(None)}))
+    await plane.predict(request(inputs={"x": numbers(1.0), "s": texts(None)}))
     await eventually_async(lambda: rows(plane, "agree") == 1)
     await eventually_async(lambda: plane.count("turnout_shadow_requests_total", version="m@3", outcome="invalid") == 1)
 
@@ -142,7 +142,7 @@ async def test_hung_shadow_costs_the_champion_nothing(plane):
     await serve(plane, model)
     model.answer = Gate()
     for _ in range(QUEUE_COPIES + 51):
-        await plane.backend.predict(request())
+        await plane.predict(request())
         await asyncio.sleep(0)
     assert model.answer.waiting == 1
     assert plane.count("turnout_requests_total", outcome="ok") == QUEUE_COPIES + 51
@@ -156,7 +156,7 @@ async def test_waiting_copies_are_bounded_in_bytes(plane, monkeypatch):
     await serve(plane, model)
     model.answer = Gate()
     for _ in range(10):
-        await plane.backend.predict(request([1.0] * 100))
+        await plane.predict(request([1.0] * 100))
     dropped = plane.count("turnout_dropped_total", what="shadow")
     assert 0 < dropped < 10
     assert shadow._size(texts("x" * 1000, None)) >= 1000
@@ -168,7 +168,7 @@ async def test_lanes_follow_the_table(plane):
     await serve(plane, model)
     model.answer = Gate()
     for _ in range(5):
-        await plane.backend.predict(request())
+        await plane.predict(request())
         await asyncio.sleep(0)
     await eventually_async(lambda: model.answer.waiting == 1)
     await plane.follow([entry("m@1"), entry("m@2")], [route("m", "m@1")])
@@ -176,7 +176,7 @@ async def test_lanes_follow_the_table(plane):
     assert plane.count("turnout_dropped_total", what="shadow") == 4
     await eventually_async(lambda: plane.count("turnout_shadow_requests_total", outcome="cancelled") == 1)
     assert rows(plane, "error") == 0
-    await plane.backend.predict(request())
+    await plane.predict(request())
 
 
 async def test_budget_is_a_share_of_time(monkeypatch):
@@ -203,7 +203,7 @@ async def test_shadows_keep_to_their_share(plane, monkeypatch):
     await serve(plane, model)
     before = len(model.calls)
     for _ in range(QUEUE_COPIES + 20):
-        await plane.backend.predict(request())
+        await plane.predict(request())
         await asyncio.sleep(0)
     await eventually_async(lambda: len(model.calls) == before + 3)
     assert all(seconds > 0 for seconds in spent)
@@ -224,6 +224,6 @@ async def test_waiting_for_a_worker_is_not_process_time(plane, monkeypatch, runt
         return scored(inputs)
 
     model.answer = slow
-    await plane.backend.predict(request())
+    await plane.predict(request())
     await eventually_async(lambda: spent)
     assert (spent[0] > 0.15) is charged

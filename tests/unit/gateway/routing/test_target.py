@@ -48,13 +48,13 @@ async def test_subset_inputs_are_dropped(plane):
     weights = {"m@2": BUCKETS // 2, "m@1": BUCKETS // 2}
     await plane.serve({"m@2": full, "m@1": part}, route("m", "m@2", weights))
     for _ in range(20):
-        await plane.backend.predict(request(inputs={"x": numbers(1.0), "text": texts("a")}))
+        await plane.predict(request(inputs={"x": numbers(1.0), "text": texts("a")}))
         with pytest.raises(InvalidInput, match="tensor 'text': missing"):
-            await plane.backend.predict(request(inputs={"x": numbers(1.0)}))
+            await plane.predict(request(inputs={"x": numbers(1.0)}))
         with pytest.raises(InvalidInput, match="tensor 'text': datatype must be BYTES"):
-            await plane.backend.predict(request(inputs={"x": numbers(1.0), "text": numbers(1.0)}))
+            await plane.predict(request(inputs={"x": numbers(1.0), "text": numbers(1.0)}))
         with pytest.raises(InvalidInput, match="tensor 'y': unknown"):
-            await plane.backend.predict(request(inputs={"x": numbers(1.0), "text": texts("a"), "y": numbers(1.0)}))
+            await plane.predict(request(inputs={"x": numbers(1.0), "text": texts("a"), "y": numbers(1.0)}))
     assert {tuple(inputs) for inputs, _, _ in part.calls} == {("x",)}
     assert {tuple(inputs) for inputs, _, _ in full.calls} == {("x", "text")}
 
@@ -67,8 +67,8 @@ async def test_matched_and_pinned_versions_take_their_own_inputs(plane):
     await plane.serve({"m@2": full, "m@1": part}, route("m", "m@2", matches=(match,)))
     both = {"x": numbers(1.0), "text": texts("a")}
     for inputs in (both, {"x": numbers(1.0)}):
-        await plane.backend.predict(request(inputs=inputs, headers={"x-cohort": "old"}))
-        await plane.backend.predict(request(inputs=inputs, version=1))
+        await plane.predict(request(inputs=inputs, headers={"x-cohort": "old"}))
+        await plane.predict(request(inputs=inputs, version=1))
     assert {tuple(inputs) for inputs, _, _ in part.calls} == {("x",)}
 
 
@@ -82,24 +82,24 @@ async def test_missing_strings_follow_the_route(plane):
     await plane.serve({"m@1": can, "m@2": cannot}, route("m", "m@1", {"m@1": 9999, "m@2": 1}, matches=(match,)))
     for fields in ({}, {"headers": {"x-cohort": "beta"}}):
         with pytest.raises(InvalidInput, match="tensor 'text': element 0 is null"):
-            await plane.backend.predict(request(inputs=inputs, **fields))
-    await plane.backend.predict(request(inputs=inputs, version=1))
+            await plane.predict(request(inputs=inputs, **fields))
+    await plane.predict(request(inputs=inputs, version=1))
     await plane.follow(entries, [route("m", "m@1", {"m@1": BUCKETS, "m@2": 0})])
-    await plane.backend.predict(request(inputs=inputs))
+    await plane.predict(request(inputs=inputs))
 
 
 async def test_wanted_outputs_are_checked_and_kept_in_order(plane):
     """Named outputs are answered in the order asked; unknown and repeated ones are the caller's fault."""
     model = FakeModel()
     await plane.serve({"m@1": model}, route("m", "m@1"))
-    prediction = await plane.backend.predict(request(outputs=("score",)))
+    prediction = await plane.predict(request(outputs=("score",)))
     assert list(prediction.outputs) == ["score"]
     assert model.calls[-1][1] == ("score",)
-    assert list((await plane.backend.predict(request())).outputs) == ["label", "score"]
+    assert list((await plane.predict(request())).outputs) == ["label", "score"]
     with pytest.raises(InvalidInput, match="output 'nothing': unknown; outputs are 'label', 'score'"):
-        await plane.backend.predict(request(outputs=("nothing",)))
+        await plane.predict(request(outputs=("nothing",)))
     with pytest.raises(InvalidInput, match="output 'score': asked for twice"):
-        await plane.backend.predict(request(outputs=("score", "score")))
+        await plane.predict(request(outputs=("score", "score")))
 
 
 async def test_no_rows_are_answered_without_the_model(plane):
@@ -109,7 +109,7 @@ async def test_no_rows_are_answered_without_the_model(plane):
     fixed = FakeModel(signature=Signature((X,), (TensorSpec("one", Datatype.FP32, (1,)),)))
     await plane.serve({"m@1": model, "n@1": fixed}, route("m", "m@1"), route("n", "n@1"))
     before = len(model.calls)
-    prediction = await plane.backend.predict(request([]))
+    prediction = await plane.predict(request([]))
     assert {name: (t.datatype, t.shape) for name, t in prediction.outputs.items()} == {
         "label": (Datatype.INT64, (0,)),
         "score": (Datatype.FP64, (0,)),
@@ -118,4 +118,4 @@ async def test_no_rows_are_answered_without_the_model(plane):
     assert len(model.calls) == before
     assert plane.count("turnout_requests_total", outcome="ok") == 1
     with pytest.raises(InvalidInput, match=r"output 'one' has shape \[1\]: send at least one row"):
-        await plane.backend.predict(request([], name="n"))
+        await plane.predict(request([], name="n"))

@@ -1,6 +1,7 @@
 """A version's life: loaded, rehearsed, ready, lost and back, failed, drained."""
 
 import asyncio
+import copy
 import json
 
 import numpy as np
@@ -39,7 +40,7 @@ async def test_loaded_version_answers(plane):
     assert served.load_seconds > 0
     assert len(model.calls) > 1
     before = len(model.calls)
-    prediction = await plane.backend.predict(request([1.0, -1.0]))
+    prediction = await plane.predict(request([1.0, -1.0]))
     assert prediction.outputs["label"].array.tolist() == [1, 0]
     assert len(model.calls) == before + 1
     assert plane.count("turnout_predict_duration_seconds_count", version="1") == 1
@@ -81,12 +82,12 @@ async def test_loaded_version_answers(plane):
 async def test_broken_version_fails_with_its_reason(plane, model, fields, reason):
     """Whatever is wrong with a version, it fails alone, with one line that says why, and lets its model go."""
     golden(plane.folder)
-    plane.models["m@1"] = model
+    plane.models["m@1"] = model = copy.copy(model)
     await plane.follow([entry("m@1", **fields)], [route("m", "m@1")])
     assert plane.report.versions["m@1"].reason == reason
     assert plane.states() == {"m@1": "failed"}
     with pytest.raises(NotReady):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     if isinstance(model, FakeModel):
         assert model.closed == len(plane.adapter.loads)
 
@@ -110,7 +111,7 @@ async def test_presentation_is_applied_both_ways(plane):
     plane.models["m@1"] = model
     await plane.follow([entry("m@1", **fields)], [route("m", "m@1")])
     inputs = {"amount": numbers(3, dtype=np.int32)}
-    prediction = await plane.backend.predict(request(inputs=inputs, outputs=("value", "label")))
+    prediction = await plane.predict(request(inputs=inputs, outputs=("value", "label")))
     assert list(prediction.outputs) == ["value", "label"]
     assert prediction.outputs["label"].datatype is Datatype.INT8
     sent, wanted, _ = model.calls[-1]
@@ -122,18 +123,18 @@ async def test_model_faults_are_named_once_and_logged(plane, caplog):
     """Whatever a model raises or answers wrongly is a ModelFault; its cause is in the log with the request id."""
     await plane.serve({"m@1": FakeModel(raising(ZeroDivisionError("secret")))}, route("m", "m@1"))
     with pytest.raises(ModelFault):
-        await plane.backend.predict(request(request_id="id-77"))
+        await plane.predict(request(request_id="id-77"))
     assert "id-77" in caplog.text
     assert "ZeroDivisionError" in caplog.text
     plane.models["m@1"].answer = lambda inputs: {"label": numbers(1.0), "score": numbers(1.0)}
     with pytest.raises(ModelFault, match="the model answered FP64"):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     plane.models["m@1"].answer = lambda inputs: scored({"x": numbers(1.0, 2.0)})
     with pytest.raises(ModelFault, match="2 rows answered for 1 asked"):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     plane.models["m@1"].answer = raising(asyncio.CancelledError())
     with pytest.raises(ModelFault, match="the model cancelled the call"):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     assert plane.count("turnout_requests_total", outcome="fault", version="1") == 4
 
 
@@ -141,7 +142,7 @@ async def test_callers_faults_pass_through_the_model(plane):
     """A model may say that the input is wrong; that is the caller's fault, not the version's."""
     await plane.serve({"m@1": FakeModel(raising(InvalidInput("tensor 'x': row 0 is dropped")))}, route("m", "m@1"))
     with pytest.raises(InvalidInput, match="row 0"):
-        await plane.backend.predict(request())
+        await plane.predict(request())
 
 
 async def test_late_model_frees_its_place(plane):
@@ -151,12 +152,12 @@ async def test_late_model_frees_its_place(plane):
     limits = VersionLimits(in_flight=1, queue_rows=0)
     plane.models["m@1"] = FakeModel()
     await plane.follow([entry("m@1", limits=limits)], [route("m", "m@1")])
-    plane.pool.get("m@1").engine.model = model
+    plane.replace_model("m@1", model)
     with pytest.raises(DeadlineExceeded):
-        await plane.backend.predict(request(deadline=Deadline.after(0.01)))
+        await plane.predict(request(deadline=Deadline.after(0.01)))
     assert gate.waiting == 0
     gate.event.set()
-    await plane.backend.predict(request())
+    await plane.predict(request())
     assert plane.count("turnout_requests_total", outcome="deadline") == 1
 
 
@@ -166,7 +167,7 @@ async def test_expired_work_never_starts(plane):
     await plane.serve({"m@1": model}, route("m", "m@1"))
     before = len(model.calls)
     with pytest.raises(DeadlineExceeded):
-        await plane.backend.predict(request(deadline=Deadline.after(-1)))
+        await plane.predict(request(deadline=Deadline.after(-1)))
     assert len(model.calls) == before
 
 
@@ -175,12 +176,12 @@ async def test_bounds_shed_and_queue(plane):
     gate = Gate()
     plane.models["m@1"] = FakeModel()
     await plane.follow([entry("m@1", limits=VersionLimits(in_flight=1, queue_rows=3))], [route("m", "m@1")])
-    plane.pool.get("m@1").engine.model = FakeModel(gate)
-    first = asyncio.create_task(plane.backend.predict(request()))
-    waiting = asyncio.create_task(plane.backend.predict(request([1.0, 2.0])))
+    plane.replace_model("m@1", FakeModel(gate))
+    first = asyncio.create_task(plane.predict(request()))
+    waiting = asyncio.create_task(plane.predict(request([1.0, 2.0])))
     await eventually_async(lambda: plane.count("turnout_queue_rows", version="1") == 2)
     with pytest.raises(Overloaded):
-        await plane.backend.predict(request([1.0, 2.0]))
+        await plane.predict(request([1.0, 2.0]))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -199,7 +200,7 @@ async def test_lost_worker_comes_back_through_the_golden_file(plane):
     await plane.serve({"m@1": model}, route("m", "m@1"), entries=[entry("m@1", golden=golden(plane.folder))])
     model.lost("killed by signal 9", 32)
     with pytest.raises(NotReady):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     await eventually_async(lambda: plane.states() == {"m@1": "lost"})
     assert plane.report.versions["m@1"].crashed_calls == 32
     assert plane.report.versions["m@1"].reason == "killed by signal 9"
@@ -208,7 +209,7 @@ async def test_lost_worker_comes_back_through_the_golden_file(plane):
     await eventually_async(lambda: plane.states() == {"m@1": "ready"})
     assert len(model.calls) == before + 1
     assert plane.report.versions["m@1"].reason == ""
-    await plane.backend.predict(request())
+    await plane.predict(request())
 
 
 async def test_worker_that_comes_back_wrong_fails(plane):
