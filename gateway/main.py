@@ -17,8 +17,8 @@ import uvloop
 
 from gateway.config import ProcessConfig
 from gateway.doors.grpc import GrpcDoor
-from gateway.doors.http import build_app
-from gateway.doors.uvicorn_protocol import protocol_for
+from gateway.doors.http import HttpDoor
+from gateway.doors.prediction_lane import protocol_for
 from gateway.http_server import HttpServer
 from gateway.observe.access_log import AccessLog, open_log
 from gateway.observe.log_handler import BoundedLogHandler
@@ -131,8 +131,8 @@ class _Doors:
     def __init__(self, config: ProcessConfig, backend: GatewayBackend) -> None:
         settings = config.gateway
         self._config = config
-        app = build_app(backend, settings.limits, repository_control=settings.repository_control)
-        self._http = HttpServer(app, protocol_for(backend, settings.limits), lifespan=True)
+        door = HttpDoor(backend, settings.limits, repository_control=settings.repository_control)
+        self._http = HttpServer(door, protocol_for(door, backend, settings.limits), lifespan=True)
         self._grpc = GrpcDoor(
             backend,
             settings.limits,

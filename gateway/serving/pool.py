@@ -1,13 +1,13 @@
 """Which versions are loaded in this process. It loads what it is told to hold and unloads the rest, once drained."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from gateway.observe.metrics import Metrics
 from gateway.serving.served_version import ServedVersion
+from gateway.serving.turns import Turns
 from turnout.core.snapshot import VersionEntry
 
 LOADS_AT_ONCE: Final = 2
@@ -17,16 +17,21 @@ class Pool:
     """Loads and unloads versions. `scratch` is a private folder for the adapters that outlives loads.
 
     A version stays as long as a holder names it; each call under way counts as well. Of one `model@number` there is
-    at most one: other bytes under the same number take its place.
+    at most one: other bytes under the same number take its place. `on_loads` hears, before a load in this process
+    begins and after it, what is being loaded: by version the digest.
     """
 
-    def __init__(self, metrics: Metrics, scratch: Path) -> None:
+    def __init__(
+        self, metrics: Metrics, scratch: Path, on_loads: Callable[[dict[str, str]], None] = lambda _loading: None
+    ) -> None:
+        self._on_loads = on_loads
         self._metrics = metrics
         self._scratch = scratch
         self._served: dict[str, ServedVersion] = {}
         self._loads: dict[ServedVersion, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._turns = Turns(LOADS_AT_ONCE)
+        self._begun: set[ServedVersion] = set()
         self._listeners: list[Callable[[ServedVersion], None]] = []
         self._gone: dict[str, str] = {}
         self._leaving: set[ServedVersion] = set()
@@ -53,8 +58,12 @@ class Pool:
         directories: Mapping[str, str],
         sockets: Mapping[str, str],
         problems: Mapping[str, str],
+        alone: Collection[str] = (),
     ) -> None:
-        """Start to load what is not here yet; returns at once. An entry without a directory fails for its problem."""
+        """Start to load what is not here yet; returns at once. An entry without a directory fails for its problem.
+
+        While one of those in `alone` loads, no other does in this process.
+        """
         for entry in entries:
             key = str(entry.ref)
             served = self._served.get(key)
@@ -68,7 +77,8 @@ class Pool:
             if served is not None:
                 self._unload(served)
             if key in directories:
-                self._load(entry, Path(directories[key]), Path(sockets[key]) if key in sockets else None)
+                socket = Path(sockets[key]) if key in sockets else None
+                self._load(entry, Path(directories[key]), socket, alone=key in alone)
             else:
                 self._add(entry).lack_files(problems.get(key, "its files are not here"))
 
@@ -91,9 +101,9 @@ class Pool:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _load(self, entry: VersionEntry, directory: Path, socket: Path | None) -> None:
+    def _load(self, entry: VersionEntry, directory: Path, socket: Path | None, *, alone: bool) -> None:
         served = self._add(entry)
-        task = asyncio.create_task(self._load_in_turn(served, directory, socket))
+        task = asyncio.create_task(self._load_in_turn(served, directory, socket, alone=alone))
         self._loads[served] = task
         task.add_done_callback(lambda _: self._loads.pop(served, None))
 
@@ -103,14 +113,33 @@ class Pool:
         self._tell(served)
         return served
 
-    async def _load_in_turn(self, served: ServedVersion, directory: Path, socket: Path | None) -> None:
+    async def _load_in_turn(
+        self, served: ServedVersion, directory: Path, socket: Path | None, *, alone: bool
+    ) -> None:
         gone = self._gone.pop(served.key, None)
         if gone is not None:
             await served.fail(gone)
-            return
-        # A worker's version costs this process nothing while its worker starts, however long that takes.
-        async with contextlib.nullcontext() if served.entry.runtime.uses_worker else self._places:
+        elif served.entry.runtime.uses_worker:
+            # It costs this process nothing while its worker starts, however long that takes.
             await served.load(directory, socket, self._scratch)
+        else:
+            async with self._turns.alone() if alone else self._turns.one():
+                await self._load_here(served, directory)
+
+    async def _load_here(self, served: ServedVersion, directory: Path) -> None:
+        self._begun.add(served)
+        self._tell_loads()
+        try:
+            # The load may end this process. Two turns of the loop, and what was told is on its way.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await served.load(directory, None, self._scratch)
+        finally:
+            self._begun.discard(served)
+            self._tell_loads()
+
+    def _tell_loads(self) -> None:
+        self._on_loads({served.key: served.entry.digest for served in self._begun})
 
     def _unload(self, served: ServedVersion) -> None:
         del self._served[served.key]

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.parent.backoff import Backoff
 from gateway.parent.follow import Position, refusal
-from gateway.parent.losses import Losses
+from gateway.parent.quarantine import Losses
 from gateway.parent.slots import Slots
 
 

@@ -18,10 +18,10 @@ async def test_leaving_version_finishes_what_it_began(plane):
     model = FakeModel()
     await plane.serve({"m@1": model, "m@2": FakeModel()}, route("m", "m@1"))
     model.answer = gate
-    under_way = asyncio.create_task(plane.backend.predict(request()))
+    under_way = asyncio.create_task(plane.predict(request()))
     await eventually_async(lambda: gate.waiting)
     await plane.follow([entry("m@2")], [route("m", "m@2")])
-    assert (await plane.backend.predict(request())).version.number == 2
+    assert (await plane.predict(request())).version.number == 2
     await eventually_async(lambda: plane.report.versions.keys() == {"m@2"})
     assert [(served.key, served.stage) for served in plane.pool.leaving()] == [("m@1", Stage.DRAINING)]
     assert model.closed == 0
@@ -30,7 +30,7 @@ async def test_leaving_version_finishes_what_it_began(plane):
     await eventually_async(lambda: model.closed == 1)
     await eventually_async(lambda: not list(plane.pool.leaving()))
     with pytest.raises(NotFound):
-        await plane.backend.predict(request(version=1))
+        await plane.predict(request(version=1))
 
 
 async def test_loads_in_process_take_turns(plane):
@@ -69,7 +69,7 @@ async def test_other_bytes_take_the_place(plane):
     await plane.serve({"m@1": old}, route("m", "m@1"))
     plane.models["m@1"] = new
     await plane.follow([entry("m@1", digest="sha256:other")], [route("m", "m@1")])
-    await plane.backend.predict(request())
+    await plane.predict(request())
     assert new.calls
     await eventually_async(lambda: old.closed == 1)
 
@@ -80,9 +80,9 @@ async def test_version_without_files_fails_until_they_come(plane):
     await plane.follow([entry("m@1")], [route("m", "m@1")], lacking={"m@1": "blob is missing"})
     assert plane.report.versions["m@1"].reason == "blob is missing"
     with pytest.raises(NotReady):
-        await plane.backend.predict(request())
+        await plane.predict(request())
     await plane.follow([entry("m@1")], [route("m", "m@1")])
-    await plane.backend.predict(request())
+    await plane.predict(request())
 
 
 async def test_unloading_stops_a_load_under_way(plane):
