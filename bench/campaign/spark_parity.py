@@ -48,6 +48,7 @@ QUICKER: Final = 50
 SLOW_ROWS: Final = 24
 GOLDEN_ROWS: Final = 20
 TIMED: Final = 30
+PYSPARK_S: Final = 1200
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ class Pipeline(msgspec.Struct, frozen=True):
 
 def train(folder: Path) -> dict[str, Pipeline]:
     """Train and save every pipeline, and return each with Spark's answers."""
-    subprocess.run([sys.executable, "-W", "ignore", str(TRAINING), str(folder)], check=True, env=_environment())
+    _python(str(TRAINING), str(folder))
     pipelines = {}
     for name in (*FOLDED, *SLOW):
         reference = json.loads((folder / name / "reference.json").read_text())
@@ -275,18 +276,21 @@ def transform_s(pipelines: list[Pipeline], timed: int) -> dict[str, float]:
             "outputs": [output["name"] for output in pipeline.outputs],
         }
     asked = json.dumps({"pipelines": plans, "warm": timed, "timed": timed})
-    command = [sys.executable, "-W", "ignore", "-c", TRANSFORM]
-    done = subprocess.run(
-        command, input=asked, capture_output=True, text=True, check=False, env=_environment(), timeout=900
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-3000:])
-    medians: dict[str, float] = json.loads(done.stdout.partition("MEDIANS ")[2])
+    told = _python("-c", TRANSFORM, stdin=asked)
+    medians: dict[str, float] = json.loads(told.partition("MEDIANS ")[2])
     return medians
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+def _python(*arguments: str, stdin: str = "") -> str:
+    """Run Python with Spark at hand and return what it prints. Raises RuntimeError with its complaint."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, env=environment, timeout=PYSPARK_S
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return done.stdout
 
 
 def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
