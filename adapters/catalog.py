@@ -31,11 +31,22 @@ class CatalogError(Exception):
 def table() -> dict[str, str]:
     """Return every runtime with its `module:Class`. Raises CatalogError for a runtime that two packages offer."""
     known = dict(ADAPTERS)
+    packages: dict[str, str] = {}
     for point in entry_points(group=ENTRY_POINTS):
+        package = point.dist.name if point.dist is not None else "an unknown package"
         if point.name in known:
-            raise CatalogError(f"runtime '{point.name}' has two adapters: {known[point.name]} and {point.value}")
+            first = f"{known[point.name]} of {packages.get(point.name, 'turnout')}"
+            raise CatalogError(
+                f"runtime '{point.name}' has two adapters: {first}, and {point.value} of {package}; uninstall one"
+            )
         known[point.name] = point.value
+        packages[point.name] = package
     return known
+
+
+def is_offered(runtime: str) -> bool:
+    """Tell whether `runtime` has an adapter. Raises CatalogError; packages are asked only for a runtime not ours."""
+    return runtime in ADAPTERS or runtime in table()
 
 
 def adapter_for(runtime: str) -> Adapter:

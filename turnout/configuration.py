@@ -16,6 +16,7 @@ from turnout.core.document import DocumentError, parse
 from turnout.core.manifest import About
 
 MAX_BYTES: Final = 1 << 20
+Place = Annotated[str, msgspec.Meta(min_length=1)]
 _GATEWAY: Final = GatewayConfig()
 _LIMITS: Final = Limits()
 _CONTROL: Final = ControlConfig(state="")
@@ -77,8 +78,8 @@ class ControlKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`turnout.yaml`."""
 
-    folder: Annotated[str | None, About(description="FOLDER of models and routes.yaml.")] = None
-    state: Annotated[str, About(description="Folder for everything that is kept.")] = "./.turnout"
+    folder: Annotated[Place | None, About(description="FOLDER of models and routes.yaml.")] = None
+    state: Annotated[Place, About(description="Folder for everything that is kept.")] = "./.turnout"
     host: Annotated[str, About(description="Address of the doors and of the metrics port.")] = _GATEWAY.host
     processes: Annotated[int, msgspec.Meta(ge=1, le=256, description="Gateway processes.")] = _GATEWAY.processes
     http_port: Annotated[Port, About(description="Port of the HTTP door; 0 lets the machine choose.")] = (
@@ -99,7 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     drain_seconds: Annotated[Seconds, About(description="Seconds from SIGTERM to the exit.")] = _GATEWAY.drain_seconds
     access_log_path: Annotated[
-        str | None, About(description="File that the access log is appended to; standard error when absent.")
+        Place | None, About(description="File that the access log is appended to; standard error when absent.")
     ] = None
     access_log_sample: Annotated[
         Share, About(description="Requests without error that the access log shows, in parts of 10,000.")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from adapters import catalog
 from gateway.config import GatewayConfig
 from gateway.parent.failure import CannotStart
 from gateway.parent.main import Embedded, Ready
@@ -35,13 +36,33 @@ def _port(flag: str, what: str, default: int) -> Any:
     return typer.Option(flag, min=0, max=65_535, help=f"{what}; 0 lets the machine choose.", show_default=str(default))
 
 
+def _path(flag: str) -> Callable[[str], Path]:
+    def path(text: str) -> Path:
+        if not text:  # as a path it would be the current folder
+            raise CommandFailed(f"{flag} is empty; name a path", ExitCode.USAGE)
+        return Path(text)
+
+    return path
+
+
 # Nothing is a default here: a flag that is not given leaves the word to turnout.yaml, and then to the settings' own.
 FolderArgument = Annotated[
-    Path | None, typer.Argument(metavar="FOLDER", help="Folder of models, with an optional routes.yaml.")
+    Path | None,
+    typer.Argument(parser=_path("FOLDER"), metavar="FOLDER", help="Folder of models, with an optional routes.yaml."),
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="turnout.yaml; flags go before it.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", parser=_path("--config"), metavar="PATH", help="turnout.yaml; flags go before it."),
+]
 StateOption = Annotated[
-    Path | None, typer.Option("--state", help="Folder for everything that is kept.", show_default=_DEFAULTS.state)
+    Path | None,
+    typer.Option(
+        "--state",
+        parser=_path("--state"),
+        metavar="PATH",
+        help="Folder for everything that is kept.",
+        show_default=_DEFAULTS.state,
+    ),
 ]
 HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default=_DEFAULTS.host)]
 ProcessesOption = Annotated[
@@ -128,13 +149,17 @@ def _told_to(control: ControlConfig) -> Callable[[int], bytes]:
 
 
 def settings_of(config: Path | None, **flags: object) -> Settings:
-    """Return the settings of a file under the flags that were given. Raises CommandFailed."""
+    """Return the settings of a file under the flags that were given. Raises CommandFailed.
+
+    No process of ours starts where two installed packages offer the same runtime: which one it is must not be luck.
+    """
     given = {
         name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
     }
     try:
+        catalog.table()
         settings = settled(config, given)
-    except DocumentError as error:
+    except (DocumentError, catalog.CatalogError) as error:
         raise CommandFailed(f"cannot start: {error}") from error
     except OSError as error:
         raise CommandFailed(f"cannot start: {config} (--config) cannot be read: {error.strerror}") from error

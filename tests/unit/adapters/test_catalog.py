@@ -39,8 +39,36 @@ def test_other_packages_add_runtimes(monkeypatch):
 def test_two_adapters_for_one_runtime_are_an_error(monkeypatch):
     """A second adapter for a known runtime is refused, naming both."""
     points(monkeypatch, onnx="other.package:Onnx")
-    with pytest.raises(CatalogError, match=r"adapters\.onnx_runtime:OnnxAdapter and other\.package:Onnx"):
+    with pytest.raises(CatalogError, match=r"adapters\.onnx_runtime:OnnxAdapter of turnout, and other\.package:Onnx"):
         table()
+
+
+def install(site, package, runtime):
+    """Put an installed package that offers an adapter into a folder of packages."""
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{catalog.ENTRY_POINTS}]\n{runtime} = {package}:Adapter\n")
+
+
+def test_packages_that_offer_one_runtime_are_both_named(monkeypatch, tmp_path):
+    """Two installed packages with the same runtime are an error that names both and says what to do."""
+    install(tmp_path, "one", "theirs")
+    install(tmp_path, "other", "theirs")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CatalogError) as caught:
+        table()
+    said = str(caught.value)
+    assert said.startswith("runtime 'theirs' has two adapters: ")
+    assert {"one:Adapter of one", "other:Adapter of other", "uninstall one"} <= {
+        part for half in said.partition(": ")[2].split(", and ") for part in half.split("; ")
+    }
+
+
+def test_what_is_offered():
+    """A runtime of ours is offered, one that no package brings is not."""
+    assert catalog.is_offered("onnx")
+    assert not catalog.is_offered("remote")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def test_repository_control_is_for_loopback_unless_said(said, loopback, wanted):
         ("http_port: 70000", "1: http_port: expected a whole number <= 65535"),
         ("drain_seconds: 0", "1: drain_seconds: expected a number > 0.0"),
         ("processes: many", "1: processes: expected a whole number, got text"),
+        ("folder: ''", "1: folder: expected text of length >= 1"),
+        ("http_port: 1\nstate: ''", "2: state: expected text of length >= 1"),
         ("- 1", "1: expected a mapping, got a list"),
         ("#" * ((1 << 20) + 1), "1: is over 1,048,576 bytes"),
     ],

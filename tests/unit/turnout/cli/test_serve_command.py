@@ -62,6 +62,9 @@ def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, host, a
         (("serve", "--config", "none.yaml"), "turnout: cannot start: none.yaml (--config) cannot be read: "),
         (("serve", "--config", "odd.yaml"), "turnout: cannot start: odd.yaml:1: "),
         (("control", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (("serve", ""), "turnout: FOLDER is empty; name a path\n"),
+        (("serve", "--state", ""), "turnout: --state is empty; name a path\n"),
+        (("control", "--config="), "turnout: --config is empty; name a path\n"),
         (("gateway", "--control", "control:8090"), "turnout: --control control:8090 is not a URL\n"),
     ],
 )
@@ -70,9 +73,25 @@ def test_what_cannot_start_is_one_clear_line(run, tmp_path, monkeypatch, argumen
     monkeypatch.chdir(tmp_path)
     Path("odd.yaml").write_text("htp_port: 1\n")
     code, said = run(*arguments)
-    assert code in (1, 2)
+    assert code == (2 if "cannot start" not in reason else 1)
     assert said.startswith(reason)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "gateway", "control"])
+def test_two_adapters_of_one_runtime_are_told_at_the_start(run, tmp_path, monkeypatch, command):
+    """Nothing starts where two installed packages offer one runtime; the line names both."""
+    info = tmp_path / "other-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[turnout.adapters]\nonnx = other:Adapter\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, said = run(command)
+    assert code == 1
+    assert said == (
+        "turnout: cannot start: runtime 'onnx' has two adapters: adapters.onnx_runtime:OnnxAdapter of turnout, "
+        "and other:Adapter of other; uninstall one\n"
+    )
 
 
 def test_the_gateway_alone_follows_a_url(run):
