@@ -66,6 +66,17 @@ class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: Annotated[dict[str, str], About(description="The runtime's input names to presented ones.")] = {}
     outputs: Annotated[dict[str, str], About(description="The runtime's output names to presented ones.")] = {}
 
+    def __post_init__(self) -> None:
+        """Refuse empty names, and one name for two tensors, with a ValueError."""
+        for half, names in (("inputs", self.inputs), ("outputs", self.outputs)):
+            origin: dict[str, str] = {}
+            for name, presented in names.items():
+                if not presented:
+                    raise ValueError(f"{half}: '{name}' gets no name")
+                first = origin.setdefault(presented, name)
+                if first != name:
+                    raise ValueError(f"{half}: '{first}' and '{name}' would both be called '{presented}'")
+
 
 class Cast(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Presented datatypes that differ from the runtime's, by presented name."""
@@ -141,7 +152,9 @@ class JvmOptions(msgspec.Struct, frozen=True):
     main: Annotated[str | None, About(description="Class that scores; else the one that the jar announces.")] = None
     heap: Annotated[str, About(description="The worker's heap, as after Java's `-Xmx`.")] = "512m"
     cpus: Annotated[int, msgspec.Meta(ge=1, le=64, description="Predictions that run at once.")] = 1
-    standby: Annotated[int, msgspec.Meta(ge=0, le=1, description="Spare workers kept warm.")] = 0
+    standby: Annotated[
+        int, msgspec.Meta(ge=0, le=1, description="Spare workers kept warm; in this release only 0.")
+    ] = 0
     flags: Annotated[tuple[str, ...], About(description="Further flags of the JVM; in a trusted folder only.")] = ()
     binary: Annotated[
         tuple[str, ...], About(description="BYTES inputs that Spark takes as binary columns, not as text.")
@@ -151,9 +164,11 @@ class JvmOptions(msgspec.Struct, frozen=True):
     ] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a heap that Java does not read with a ValueError."""
+        """Refuse a heap that Java does not read, and what is not in this release, with a ValueError."""
         if not _HEAP.fullmatch(self.heap):
             raise ValueError(f"heap '{self.heap}' is no size such as 512m or 2g")
+        if self.standby:
+            raise ValueError("standby: spare workers are not in this release; write 0 or leave it out")
 
 
 class PythonOptions(msgspec.Struct, frozen=True):
@@ -191,9 +206,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`model.yaml`. Defaults are those of DESIGN 5; `None` means: not said."""
 
     model: Annotated[str | None, About(description="The model's name; the folder's when absent.")] = None
-    runtime: Annotated[Runtime | None, About(description="The engine; told by the artifact's suffix when absent.")] = (
-        None
-    )
+    runtime: Annotated[
+        Runtime | None,
+        About(description="The engine; told by the artifact's suffix when absent. `remote` is not in this release."),
+    ] = None
     artifact: Annotated[
         str | None,
         About(description="File or folder beside this file, `.` for all; the one that tells a runtime when absent."),

@@ -175,7 +175,8 @@ def _paths(
     for spec in specs:
         name = rename.get(spec.name, spec.name)
         if name in paths:
-            raise PresentationError(f"rename: two {kind}s would be called '{name}'")
+            first = paths[name].runtime.name
+            raise PresentationError(f"rename: {kind}s '{first}' and '{spec.name}' would both be called '{name}'")
         datatype = casts.get(name, spec.datatype)
         if datatype is not spec.datatype and Datatype.BYTES in (datatype, spec.datatype):
             raise PresentationError(f"cast: {kind} '{name}' cannot be cast between {spec.datatype} and {datatype}")

@@ -100,7 +100,12 @@ def _bounds(hint: Any) -> str:
         for name, sign in _BOUNDS.items()
         if (value := getattr(meta, name)) is not None
     ]
-    return f" {', '.join(bounds)}" if bounds else ""
+    entries = [
+        f", at most {meta.max_length:,} entries"
+        for meta in hint.__metadata__
+        if isinstance(meta, msgspec.Meta) and meta.max_length is not None
+    ]
+    return (f" {', '.join(bounds)}" if bounds else "") + "".join(entries)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

@@ -10,6 +10,8 @@ from turnout.core.signature import TensorSpec
 from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS
 
 MAX_DEADLINE_MS: Final = 24 * 3600 * 1000
+MAX_ROUTES: Final = 10_000
+MAX_ENTRIES: Final = 100  # of each list of a route: a request may look at every one
 
 Parts = Annotated[int, msgspec.Meta(ge=0, le=BUCKETS)]
 Ref = str | Annotated[int, msgspec.Meta(ge=1)]
@@ -82,25 +84,33 @@ class RouteKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     champion: Annotated[Ref, About(description="The trusted version.")]
     weights: Annotated[
-        dict[str, Parts] | None,
+        Annotated[dict[str, Parts], msgspec.Meta(max_length=MAX_ENTRIES)] | None,
         About(description="Version to its share in parts of 10,000, together 10,000; all to the champion when absent."),
     ] = None
-    shadows: Annotated[tuple[ShadowKeys, ...], About(description="Versions that get copies.")] = ()
+    shadows: Annotated[
+        tuple[ShadowKeys, ...], msgspec.Meta(max_length=MAX_ENTRIES, description="Versions that get copies.")
+    ] = ()
     sticky: Annotated[
         StickyKeys | None,
         About(description="Keeps a caller with a version; without it, or without a key, each request is drawn alone."),
     ] = None
-    match: Annotated[tuple[MatchKeys, ...], About(description="Requests that go to a version by their headers.")] = ()
+    match: Annotated[
+        tuple[MatchKeys, ...],
+        msgspec.Meta(max_length=MAX_ENTRIES, description="Requests that go to a version by their headers."),
+    ] = ()
     deadline_ms: Annotated[
         int, msgspec.Meta(ge=1, le=MAX_DEADLINE_MS, description="Longest time of a request, in milliseconds.")
     ] = DEFAULT_DEADLINE_MS
     fallback: Annotated[
         tuple[FallbackKind | ValueKeys, ...],
-        About(description="Tried in order when the picked version fails: `champion`, `previous`, `{value: …}`."),
+        msgspec.Meta(
+            max_length=MAX_ENTRIES,
+            description="Tried in order when the picked version fails: `champion`, `previous`, `{value: …}`.",
+        ),
     ] = ()
     retry_safe: Annotated[
         bool,
-        About(description="Says that a request may be run twice. Recorded and shown; fallbacks do not ask for it."),
+        About(description="Says that a request may be run twice. Recorded and shown; nothing else reads it yet."),
     ] = False
     signature: Annotated[
         SignatureKeys | None, About(description="What the route takes; what its champion takes when absent.")
@@ -110,4 +120,6 @@ class RouteKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RoutesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`routes.yaml`."""
 
-    routes: Annotated[dict[str, RouteKeys], About(description="Route name to route; `{}` for none.")]
+    routes: Annotated[
+        dict[str, RouteKeys], msgspec.Meta(max_length=MAX_ROUTES, description="Route name to route; `{}` for none.")
+    ]

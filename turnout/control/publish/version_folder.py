@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+from adapters import catalog
 from turnout.control.publish.tree import FolderProblem, checked, entries, files_below
 from turnout.core.document import Document, DocumentError, parse
 from turnout.core.ids import NAME_RULE, is_name
 from turnout.core.manifest import OPTIONS, Manifest, Runtime
+from turnout.core.signature import TensorSpec
 
 MANIFEST: Final = "model.yaml"
 MAX_MANIFEST_BYTES: Final = 1 << 20
@@ -78,14 +80,30 @@ def _check(document: Document, manifest: Manifest) -> None:
     for key, path in (("artifact", manifest.artifact), ("golden", manifest.golden)):
         if path is not None and not _stays_inside(path):
             raise document.error((key,), f"{key} '{path}': must be a path below the folder of {MANIFEST}")
+    _check_names(document, "inputs", manifest.signature.inputs, manifest.rename.inputs)
+    _check_names(document, "outputs", manifest.signature.outputs, manifest.rename.outputs)
     if manifest.runtime is None:
         if manifest.options:
             raise document.error(("options",), "options need a runtime beside them")
         return
+    if not catalog.is_offered(manifest.runtime):
+        known = ", ".join(sorted(catalog.table()))
+        raise document.error(("runtime",), f"runtime '{manifest.runtime}' is not in this release; it has {known}")
     document.part("options").decode(OPTIONS[manifest.runtime])
     for index, jar in enumerate(manifest.options.get("jars", ())):
         if not _stays_inside(jar):
             raise document.error(("options", "jars", index), f"jar '{jar}': must be a path below the folder")
+
+
+def _check_names(
+    document: Document, half: str, declared: tuple[TensorSpec, ...] | None, rename: Mapping[str, str]
+) -> None:
+    """Refuse a declared name that is the runtime's name of another: two presented tensors cannot be one."""
+    presented = {spec.name for spec in declared or ()}
+    for name, new in rename.items():
+        if {name, new} <= presented and name not in rename.values():
+            reason = f"'{name}' is presented as '{new}', so no tensor is left to be called '{name}' in signature.{half}"
+            raise document.error(("rename", half, name), f"rename.{half}: {reason}")
 
 
 def _stays_inside(path: str) -> bool:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from turnout.core.document import DocumentError, parse
-from turnout.core.manifest import OPTIONS, Batching, Manifest, PythonOptions, Runtime
+from turnout.core.manifest import OPTIONS, Batching, JvmOptions, Manifest, PythonOptions, Runtime
 
 
 def decode(text: str) -> Manifest:
@@ -39,6 +39,8 @@ def test_batching_may_be_switched_off():
         ("metrics: {value: [.inf]}", "metrics.value[0]: expected a number, got text"),
         ("limits: {in_flight: 0}", "expected a whole number >= 1"),
         ("batching: {max_rows: 0}", "expected a whole number >= 1"),
+        ("rename: {inputs: {a: c, b: c}}", "inputs: 'a' and 'b' would both be called 'c'"),
+        ("rename: {outputs: {a: ''}}", "outputs: 'a' gets no name"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(text, reason):
@@ -46,6 +48,18 @@ def test_values_that_make_no_sense_are_refused(text, reason):
     with pytest.raises(DocumentError, match=r"^model\.yaml:1: ") as caught:
         decode(text)
     assert reason in caught.value.reason
+
+
+def test_names_may_be_swapped():
+    """Renaming is one step for all tensors: two may change names."""
+    assert decode("rename: {inputs: {a: b, b: a}}").rename.inputs == {"a": "b", "b": "a"}
+
+
+def test_spare_workers_are_refused_for_now():
+    """`standby` may say that there is none; asked for one, it says that this release has none."""
+    assert msgspec.convert({"standby": 0}, JvmOptions).standby == 0
+    with pytest.raises(msgspec.ValidationError, match="standby: spare workers are not in this release; write 0"):
+        msgspec.convert({"standby": 1}, JvmOptions)
 
 
 def test_every_runtime_says_which_options_it_takes():

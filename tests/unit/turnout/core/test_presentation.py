@@ -79,6 +79,16 @@ def test_what_does_not_fit_the_runtime_is_refused(wrong):
         Presentation(RUNTIME, **wrong)
 
 
+def test_two_tensors_of_one_name_are_both_named():
+    """A rename onto a name that another tensor keeps names both; two tensors may still swap names."""
+    with pytest.raises(
+        PresentationError, match="rename: outputs 'output_label' and 'p' would both be called 'output_label'"
+    ):
+        Presentation(RUNTIME, rename_outputs={"p": "output_label"})
+    swapped = Presentation(RUNTIME, rename_outputs={"p": "output_label", "output_label": "p"})
+    assert [spec.name for spec in swapped.signature.outputs] == ["p", "output_label"]
+
+
 @pytest.mark.parametrize(
     ("value", "source", "target"),
     [

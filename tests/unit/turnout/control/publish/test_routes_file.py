@@ -143,3 +143,29 @@ def test_a_file_of_one_good_and_one_faulty_route_is_refused_whole():
 def test_null_for_routes_is_refused():
     """A file that stops after `routes:` may be half written; none is written `{}`."""
     assert refusal("routes:\n") == "routes.yaml:1: routes: expected a mapping, got nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "routes: {" + ", ".join(f"r{number}: {{champion: m@1}}" for number in range(10_001)) + "}",
+            "routes: expected a mapping of length <= 10000",
+        ),
+        (
+            "routes: {m: {champion: 1, weights: {1: 10000, "
+            + ", ".join(f"{number}: 0" for number in range(2, 102))
+            + "}}}",
+            "routes.m.weights: expected a mapping of length <= 100",
+        ),
+        (
+            "routes: {m: {champion: 1, shadows: [" + ", ".join(f"{{version: {n}}}" for n in range(2, 103)) + "]}}",
+            "routes.m.shadows: expected a list of length <= 100",
+        ),
+    ],
+)
+def test_a_file_beyond_its_bounds_is_refused(text, reason):
+    """More routes than a table takes, or more versions behind a route, are refused by name."""
+    with pytest.raises(DocumentError) as caught:
+        read_routes(text, "routes.yaml")
+    assert caught.value.reason == reason

@@ -142,6 +142,21 @@ def test_the_model_folders_manifest_is_the_default(folder):
         ({"model.yaml": "model: 'a b'"}, "model.yaml:1: model 'a b': names are"),
         ({"model.yaml": "\nartefact: m"}, "model.yaml:2: unknown key 'artefact'; did you mean 'artifact'?"),
         ({"model.yaml": "options: {threads: 1}"}, "options need a runtime"),
+        (
+            {"model.yaml": "model: m\nruntime: remote\noptions: {url: 'grpc://box:1'}"},
+            "model.yaml:2: runtime 'remote' is not in this release; it has jvm, onnx, python, sklearn",
+        ),
+        (
+            {
+                "model.yaml": "runtime: python\noptions: {class: 'm:M'}\nrename: {inputs: {a: b}}\nsignature:\n"
+                "  inputs: [{name: a, datatype: FP64, shape: [-1]}, {name: b, datatype: FP64, shape: [-1]}]"
+            },
+            "model.yaml:3: rename.inputs: 'a' is presented as 'b', so no tensor is left to be called 'a' in signature",
+        ),
+        (
+            {"model.yaml": "runtime: jvm\noptions: {standby: 1}", "m.jar": ""},
+            "standby: spare workers are not in this release; write 0 or leave it out",
+        ),
         ({"model.yaml": "runtime: onnx\noptions:\n  thread: 1"}, "3: unknown key 'thread'; did you mean 'threads'"),
         ({"model.yaml": "runtime: python\noptions: {class: nope}"}, "options: class must be module:Class, got 'nope'"),
         ({"model.yaml": "runtime: jvm\noptions: {jars: [../a.jar]}"}, "jar '../a.jar': must be a path below"),
