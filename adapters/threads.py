@@ -20,6 +20,8 @@ from turnout.core.tensor import TensorMap
 
 QUICK_S: Final = 200e-6  # below it a call runs inline
 SLOW_S: Final = 300e-6  # above it an inline model goes back to its threads: the gap keeps it from flapping
+CROWDED_S: Final = 10e-3  # up to here a long wall time may be the wait for the interpreter
+TRIAL_CALLS: Final = 8  # so many inline calls tell which it is
 STALL_S: Final = 0.1  # one inline call this long is enough to go back at once
 BLOCK_CALLS: Final = 128
 MAX_BLOCK_CALLS: Final = 1 << 16
@@ -31,14 +33,16 @@ class Pace:
     """Whether calls of one size run inline, from blocks of their latest durations in seconds.
 
     On threads, wall time also holds the wait for the interpreter, so a block is judged by the p99 of processor time
-    and the median of wall time (a model that sleeps uses no processor). Inline, wall time also holds what a busy
-    machine takes from the process now and then, some milliseconds at a time, so a block is judged by its p95 and mean.
+    and the median of wall time (a model that sleeps uses no processor); where the loop is so busy that the median says
+    little, a few calls are tried inline. Inline, wall time also holds what a busy machine takes from the process now
+    and then, some milliseconds at a time, so a block is judged by its p95 and mean.
     """
 
-    __slots__ = ("_block", "_cpu", "_wall", "inline")
+    __slots__ = ("_block", "_cpu", "_trial", "_wall", "inline")
 
     def __init__(self) -> None:
         self.inline = False
+        self._trial = False
         self._wall: list[float] = []
         self._cpu: list[float] = []
         self._block = BLOCK_CALLS
@@ -46,13 +50,15 @@ class Pace:
     def ran_inline(self, wall_s: float) -> None:
         """Take note of an inline call; go back to threads where a block is slow, or one call stalls."""
         self._wall.append(wall_s)
-        whole = len(self._wall) >= BLOCK_CALLS
-        if wall_s >= STALL_S or (whole and _is_slow(self._wall)):
+        whole = len(self._wall) >= (TRIAL_CALLS if self._trial else BLOCK_CALLS)
+        if wall_s < STALL_S and not whole:
+            return
+        slow = _quantile(self._wall, 0.5) >= QUICK_S if self._trial else _is_slow(self._wall)
+        if wall_s >= STALL_S or slow:
             self.inline = False
             self._block = min(2 * self._block, MAX_BLOCK_CALLS)
-            self._wall.clear()
-        elif whole:
-            self._wall.clear()
+        self._trial = False
+        self._wall.clear()
 
     def ran_on_thread(self, wall_s: float, cpu_s: float) -> None:
         """Take note of a call on a thread; go inline where a whole block was quick."""
@@ -61,7 +67,9 @@ class Pace:
         self._wall.append(wall_s)
         self._cpu.append(cpu_s)
         if len(self._wall) >= self._block:
-            self.inline = _quantile(self._cpu, 0.99) < QUICK_S and _quantile(self._wall, 0.5) < QUICK_S
+            usual_s = _quantile(self._wall, 0.5)
+            self.inline = _quantile(self._cpu, 0.99) < QUICK_S and usual_s < CROWDED_S
+            self._trial = self.inline and usual_s >= QUICK_S
             self._wall.clear()
             self._cpu.clear()
 

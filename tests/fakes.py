@@ -190,21 +190,25 @@ class Plane:
         self.directory.mkdir()
         self.metrics = Metrics(self.directory, 0)
         self.sent = []
-        self.pool = Pool(self.metrics, folder / "scratch")
+        self.loads = []
+        self.pool = Pool(self.metrics, folder / "scratch", self.loads.append)
         self.router = Router(self.metrics, access_log, seed=seed)
         self.follower = Follower(self.pool, self.router, self.sent.append)
         self.backend = GatewayBackend(self.pool, self.router, self.follower, self.metrics)
         self.generation = 0
 
-    async def prepare(self, entries, routes=(), *, lacking=None, **fields):
-        """Have a snapshot prepared and return its generation; `lacking` versions have no files, for these reasons."""
+    async def prepare(self, entries, routes=(), *, lacking=None, alone=(), **fields):
+        """Have a snapshot prepared and return its generation.
+
+        `lacking` versions have no files, for these reasons; those in `alone` are suspected.
+        """
         self.generation += 1
         snapshot = Snapshot("r", self.generation, self.generation, tuple(entries), tuple(routes), **fields)
         path = self.folder / f"{self.generation}.json"
         path.write_bytes(encode(snapshot))
         problems = lacking or {}
         directories = {str(item.ref): str(self.folder) for item in entries if str(item.ref) not in problems}
-        await self.follower.handle(Prepare(self.generation, str(path), directories, {}, problems))
+        await self.follower.handle(Prepare(self.generation, str(path), directories, {}, problems, list(alone)))
         return self.generation
 
     async def follow(self, entries, routes=(), **fields):

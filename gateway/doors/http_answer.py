@@ -1,5 +1,6 @@
 """What every HTTP answer has in common: our headers, and errors as `{"error": …}` with the table's status."""
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ _GENERATION: Final = HEADER_GENERATION.encode()
 _VERSION: Final = HEADER_VERSION.encode()
 _FALLBACK: Final = HEADER_FALLBACK.encode()
 _NOT_READY_RETRY_S: Final = 1
+_KNOWN_VERSIONS: Final = 256
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -29,10 +31,15 @@ def our_headers(request_id: str, generation: int, version: VersionRef | None, fa
     """Return the headers that say which request this was and who answered it."""
     pairs = [(_REQUEST_ID, request_id.encode()), (_GENERATION, b"%d" % generation)]
     if version is not None:
-        pairs.append((_VERSION, str(version).encode()))
+        pairs.append((_VERSION, _text(version)))
     if fallback is not None:
         pairs.append((_FALLBACK, fallback.encode()))
     return pairs
+
+
+@lru_cache(_KNOWN_VERSIONS)
+def _text(version: VersionRef) -> bytes:
+    return str(version).encode()
 
 
 def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], bytes]:

@@ -61,8 +61,10 @@ class Presentation:
             path.runtime == path.presented for path in (*self._inputs.values(), *self._outputs.values())
         )
 
-    def to_runtime(self, presented: TensorMap) -> dict[str, Tensor]:
+    def to_runtime(self, presented: TensorMap) -> TensorMap:
         """Return checked presented inputs as the runtime takes them. Raises InvalidInput for an inexact integer."""
+        if self.is_identity:
+            return presented
         converted: dict[str, Tensor] = {}
         for name, path in self._inputs.items():
             try:
@@ -72,8 +74,13 @@ class Presentation:
                 raise kind(f"tensor '{name}': element {error.index} {error.reason}") from error
         return converted
 
-    def to_presented(self, runtime: TensorMap, wanted: Iterable[str]) -> dict[str, Tensor]:
-        """Return the wanted runtime outputs as presented. Raises ModelFault for an absent one or an inexact integer."""
+    def to_presented(self, runtime: TensorMap, wanted: Iterable[str]) -> TensorMap:
+        """Return the wanted runtime outputs as presented. Raises ModelFault for an absent one or an inexact integer.
+
+        Where nothing is renamed or cast the outputs come back as they are, still to be checked.
+        """
+        if self.is_identity:
+            return runtime
         converted: dict[str, Tensor] = {}
         for name in wanted:
             path = self._outputs[name]

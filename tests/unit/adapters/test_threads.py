@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from adapters import threads
-from adapters.threads import BLOCK_CALLS, QUICK_S, SLOW_S, STALL_S, Pace, ThreadedModel
+from adapters.threads import (
+    BLOCK_CALLS,
+    CROWDED_S,
+    QUICK_S,
+    SLOW_S,
+    STALL_S,
+    TRIAL_CALLS,
+    Pace,
+    ThreadedModel,
+)
 from tests.waiting import eventually_async
 from turnout.core.clock import Deadline
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, Overloaded, WorkerLost
@@ -284,3 +293,25 @@ def test_a_crowded_interpreter_does_not_hide_a_quick_model():
     for number in range(BLOCK_CALLS):
         pace.ran_on_thread(5e-3 if number % 3 == 0 else QUICK_S / 2, QUICK_S / 2)
     assert pace.inline
+
+
+def test_a_quick_model_finds_its_way_inline_under_load():
+    """Where every call on a thread waits for a busy loop, a few calls inline show that the model is quick."""
+    pace = Pace()
+    block(pace, CROWDED_S / 2, QUICK_S / 10)
+    assert pace.inline
+    for _ in range(2 * BLOCK_CALLS):
+        pace.ran_inline(QUICK_S / 10)
+    assert pace.inline
+
+
+def test_a_model_that_sleeps_shortly_is_found_out_by_its_trial():
+    """A few inline calls are enough to send it back, and the next trial comes later."""
+    pace = Pace()
+    block(pace, CROWDED_S / 2, QUICK_S / 10)
+    for _ in range(TRIAL_CALLS):
+        assert pace.inline
+        pace.ran_inline(CROWDED_S / 2)
+    assert not pace.inline
+    block(pace, CROWDED_S / 2, QUICK_S / 10)
+    assert not pace.inline
