@@ -49,7 +49,7 @@ TOLERANCE: Final = 1e-12
 QUICKER: Final = 50
 SLOW_ROWS: Final = 24
 GOLDEN_ROWS: Final = 20
-TIMED: Final = 30
+TIMED: Final = 20
 PYSPARK_S: Final = 1200
 
 
@@ -250,7 +250,7 @@ spark = (
 )
 spark.sparkContext.setLogLevel("OFF")
 asked = json.loads(sys.stdin.read())
-medians = {}
+times = {}
 for name, plan in asked["pipelines"].items():
     model = PipelineModel.load(plan["path"])._to_java()
     frames = [spark.createDataFrame([tuple(row)], plan["schema"])._jdf for row in plan["rows"]]
@@ -260,14 +260,15 @@ for name, plan in asked["pipelines"].items():
         before = time.perf_counter()
         model.transform(frames[at % len(frames)]).select(plan["outputs"][0], outputs).collectAsList()
         taken.append(time.perf_counter() - before)
-    medians[name] = statistics.median(taken[asked["warm"]:])
+    timed = taken[asked["warm"]:]
+    times[name] = [statistics.median(timed), min(timed)]
 spark.stop()
-print("MEDIANS " + json.dumps(medians))
+print("TIMES " + json.dumps(times))
 """
 
 
-def transform_s(pipelines: list[Pipeline], timed: int) -> dict[str, float]:
-    """Return the median seconds of `transform` of one row by pipeline: warm, inside Spark's JVM, frames made before."""
+def transform_s(pipelines: list[Pipeline], timed: int) -> dict[str, tuple[float, float]]:
+    """Return median and least seconds of a one-row `transform`, by pipeline: warm, in Spark's JVM, frames at hand."""
     plans = {}
     for pipeline in pipelines:
         answered = [row for row, want in enumerate(pipeline.answers) if want is not None][:GOLDEN_ROWS]
@@ -280,8 +281,8 @@ def transform_s(pipelines: list[Pipeline], timed: int) -> dict[str, float]:
         }
     asked = json.dumps({"pipelines": plans, "warm": timed, "timed": timed})
     told = _python("-c", TRANSFORM, stdin=asked)
-    medians: dict[str, float] = json.loads(told.partition("MEDIANS ")[2])
-    return medians
+    times = json.loads(told.partition("TIMES ")[2])
+    return {name: (median, least) for name, (median, least) in times.items()}
 
 
 def _python(*arguments: str, stdin: str = "") -> str:
@@ -313,9 +314,11 @@ def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
         transformed = transform_s([pipelines[name] for name in FOLDED], TIMED)
     campaign.equal("pipelines served folded", len(served), len(FOLDED))
     campaign.note("one row over HTTP, median ms", {name: round(s * 1e3, 3) for name, s in served.items()})
-    campaign.note("one row by transform, median ms", {name: round(s * 1e3, 1) for name, s in transformed.items()})
+    campaign.note("one row by transform, median ms", {name: round(t[0] * 1e3, 1) for name, t in transformed.items()})
+    campaign.note("one row by transform, least ms", {name: round(t[1] * 1e3, 1) for name, t in transformed.items()})
     for name in FOLDED:
-        campaign.at_least(f"{name}: one row quicker than `transform`, times", transformed[name] / served[name], QUICKER)
+        times = transformed[name][1] / served[name]
+        campaign.at_least(f"{name}: median over HTTP quicker than the quickest `transform`, times", times, QUICKER)
 
 
 if __name__ == "__main__":
