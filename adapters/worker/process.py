@@ -80,7 +80,7 @@ class WorkerProcess:
     def fate(self) -> str:
         """Say in words how it ended."""
         code = self.exited.result()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        how = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exited with status {code}"
         return f"{how}; its last words: {self.last_line}" if self.last_line and code > 0 else how
 
     def signal_group(self, number: signal.Signals) -> None:

@@ -52,7 +52,10 @@ class _Lost(Exception):
 
 
 class WorkerSupervisor:
-    """Owner of one version's worker process. `on_state(state, reason)` hears of every change; `restarts` counts."""
+    """Owner of one version's worker process. `on_state(state, reason)` hears of every change; `restarts` counts.
+
+    When it hears of a loss, `pause_s` says how long it is until the next try.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class WorkerSupervisor:
         on_state: Callable[[SupervisorState, str], None],
     ) -> None:
         self.restarts = 0
+        self.pause_s = FIRST_PAUSE_S
         self._source = source
         self._runtime = runtime
         self._starts = starts
@@ -136,7 +140,8 @@ class WorkerSupervisor:
                     pause_s = FIRST_PAUSE_S
                 if len(losses) == BREAKER_LOSSES and losses[-1] - losses[0] < STEADY_S:
                     pause_s = LONGEST_PAUSE_S
-                    reason = f"{reason}; {BREAKER_LOSSES} losses within {STEADY_S:g} s, next try in {pause_s:g} s"
+                    reason = f"{reason}; {BREAKER_LOSSES} losses within {STEADY_S:g} s"
+                self.pause_s = pause_s
                 self._on_state(SupervisorState.LOST, reason)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
