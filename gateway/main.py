@@ -24,7 +24,7 @@ from gateway.observe.access_log import AccessLog, open_log
 from gateway.observe.log_handler import BoundedLogHandler
 from gateway.observe.metrics import Metrics
 from gateway.parent.child import read_settings
-from gateway.parent.messages import Commit, Drain, FromProcess, Listening, MachineReady, SaysReady, ToProcess
+from gateway.parent.messages import Commit, Drain, FromProcess, Listening, Loads, MachineReady, SaysReady, ToProcess
 from gateway.parent_link import ParentLink
 from gateway.routing.backend import GatewayBackend
 from gateway.routing.follower import Follower
@@ -60,7 +60,7 @@ async def _run(config: ProcessConfig) -> int:
     log = BoundedLogHandler.install(_STDERR, metrics, str(config.slot))
     log_file = open_log(config.gateway.access_log_path, _STDOUT)
     access_log = AccessLog(log_file, metrics, sample=config.gateway.access_log_sample)
-    pool = Pool(metrics, Path(config.scratch))
+    pool = Pool(metrics, Path(config.scratch), lambda loading: link.send(Loads(loading)))
     router = Router(metrics, access_log)
     follower = Follower(pool, router, link.send)
     doors = _Doors(config, GatewayBackend(pool, router, follower, metrics))

@@ -100,9 +100,19 @@ def _refusal(wanted: Snapshot, serving: Snapshot | None, reports: Iterable[Repor
 
 
 def readiness(
-    serving: Snapshot | None, versions: Mapping[str, VersionReport], *, patience_over: bool, allow_empty: bool
+    serving: Snapshot | None,
+    versions: Mapping[str, VersionReport],
+    *,
+    patience_over: bool,
+    allow_empty: bool,
+    refused: str = "",
 ) -> Readiness:
-    """Say whether the machine is ready (DESIGN 6), with the counts of the ready line."""
+    """Say whether the machine is ready (DESIGN 6), with the counts of the ready line.
+
+    `refused` is why the first snapshot is not served yet, if something is known to hinder it.
+    """
+    if serving is None and refused:
+        return Readiness(0, 0, refused, waiting=True)
     if serving is None or serving.routes_generation == 0:
         refused = serving.refused if serving is not None else ""
         return Readiness(0, 0, refused or "no routes have been published yet", waiting=not refused)

@@ -5,9 +5,9 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import IO, Final
 
 from gateway.parent.control_client import BlobMissing, ControlClient, ControlUnreachable
 from turnout.core.snapshot import FileEntry, VersionEntry, blob_path
@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 _PARTIAL: Final = ".partial-"
 _TRIES: Final = 3
 _PAUSE_S: Final = 0.5
+_PIECE_BYTES: Final = 1024 * 1024
 
 
 class FetchFailed(Exception):
@@ -30,8 +31,6 @@ class VersionFiles:
         self._folder = folder
         self._control = control
         self._verified: set[str] = set()
-        for left in folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left, ignore_errors=True)
 
     def directory(self, entry: VersionEntry) -> Path:
         """Return where a version's files lie once they are fetched."""
@@ -54,27 +53,27 @@ class VersionFiles:
         return directory
 
     def sweep(self, held: Collection[VersionEntry]) -> None:
-        """Remove the files of versions that nothing holds."""
+        """Remove the files of versions that nothing holds, half-fetched ones too.
+
+        It blocks: called on a thread, and only while nothing is fetched.
+        """
         kept = {self.directory(entry).name for entry in held}
         for folder in self._folder.iterdir():
-            if folder.name not in kept and not folder.name.startswith(_PARTIAL):
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.name not in kept:
+                _remove(folder)
         self._verified &= {entry.digest for entry in held}
 
     async def _bring(self, entry: VersionEntry, directory: Path, blobs: Path | None) -> None:
         partial = directory.with_name(_PARTIAL + directory.name)
-        shutil.rmtree(partial, ignore_errors=True)
+        await asyncio.to_thread(_remove, partial)
         try:
             for file in entry.files:
                 target = partial / _relative(file.path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                linked = blobs is not None and await asyncio.to_thread(_link, blobs, target, file)
-                if not linked:
+                if not await asyncio.to_thread(_link, blobs, target, file):
                     await self._download(file, target)
-            shutil.rmtree(directory, ignore_errors=True)
-            partial.replace(directory)
+            await asyncio.to_thread(_replace, directory, partial)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            await asyncio.to_thread(_remove, partial)
 
     async def _download(self, file: FileEntry, target: Path) -> None:
         for left in reversed(range(_TRIES)):
@@ -94,11 +93,42 @@ class VersionFiles:
     async def _stream(self, file: FileEntry, target: Path) -> str:
         digest = hashlib.sha256()
         async with self._control.blob(file.sha256) as chunks:
-            with target.open("wb") as out:
-                async for chunk in chunks:
-                    digest.update(chunk)
-                    out.write(chunk)
+            out = await asyncio.to_thread(target.open, "wb")
+            try:
+                async for piece in _pieces(chunks):
+                    await asyncio.to_thread(_add, piece, digest, out)
+            finally:
+                await asyncio.to_thread(out.close)
         return digest.hexdigest()
+
+
+async def _pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Gather chunks, so that a thread is asked to write now and then only."""
+    piece: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _add(piece: Collection[bytes], digest: "hashlib._Hash", out: IO[bytes]) -> None:
+    for chunk in piece:
+        digest.update(chunk)
+        out.write(chunk)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(directory: Path, partial: Path) -> None:
+    _remove(directory)
+    partial.replace(directory)
 
 
 def _relative(path: str) -> PurePosixPath:
@@ -108,8 +138,11 @@ def _relative(path: str) -> PurePosixPath:
     return relative
 
 
-def _link(blobs: Path, target: Path, file: FileEntry) -> bool:
-    """Hard-link, or copy, a local blob and verify it; False when it is not there or not right."""
+def _link(blobs: Path | None, target: Path, file: FileEntry) -> bool:
+    """Hard-link, or copy, a local blob and verify it; False when it is not there or not right. Makes the folders."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if blobs is None:
+        return False
     blob = blobs / blob_path(file.sha256)
     try:
         os.link(blob, target)

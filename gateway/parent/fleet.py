@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
@@ -12,10 +13,12 @@ from gateway.parent.decision import START_PATIENCE_S, Step, decide, merge, tried
 from gateway.parent.failure import CannotStart
 from gateway.parent.messages import (
     HEARTBEAT_S,
+    CannotObey,
     Commit,
     Drain,
     FromProcess,
     Listening,
+    Loads,
     MachineReady,
     Prepare,
     Report,
@@ -24,6 +27,7 @@ from gateway.parent.messages import (
     WorkerGone,
 )
 from gateway.parent.process import GatewayProcess
+from gateway.parent.quarantine import Suspects
 from gateway.parent.slots import Slots
 from turnout.core import clock
 from turnout.core.report import VersionReport
@@ -33,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 _DEATHS_AT_START: Final = 3
 _EXIT_GRACE_S: Final = 1.0
+# A process that cannot prepare a snapshot is asked again; a new one that still cannot is replaced.
+_ASK_AGAIN_S: Final = 2.0
+_ASKED_AT_MOST: Final = 3
 
 Heard: TypeAlias = Callable[[GatewayProcess, FromProcess], None]
 
@@ -43,6 +50,18 @@ class Publication(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     data: bytes
     prepare: Prepare
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each version that is held."""
+        return {str(entry.ref): entry.digest for entry in self.snapshot.versions}
+
+    def store(self) -> None:
+        """Write the bytes to where the processes are told to read them, whole or not at all. Raises OSError."""
+        path = Path(self.prepare.snapshot_path)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(self.data)
+        temporary.replace(path)
 
 
 class Fleet:
@@ -69,6 +88,9 @@ class Fleet:
         self._on_change = on_change
         self._on_call = on_call
         self._gone: dict[str, str] = {}
+        self._suspects = Suspects()
+        self._loading: dict[int, dict[str, str]] = {}
+        self._asking: dict[GatewayProcess, asyncio.Task[None]] = {}
         self._ready = False
         self._leaving = False
         self._heard_any = False
@@ -90,8 +112,17 @@ class Fleet:
             self._first_offer_s = clock.monotonic_s()
         for process in self.processes:
             if process.in_service or self.serving is None:
-                process.send(publication.prepare)
+                process.send(self._told(publication))
         self._on_change()
+
+    def pardon(self, model: str) -> bool:
+        """Have quarantined versions of a model loaded once more; tell whether there are any."""
+        if not self._suspects.pardon(model):
+            return False
+        publication = self.wanted or self.serving
+        if publication is not None:
+            self.offer(publication)
+        return True
 
     def advance(self) -> Publication | None:
         """Swap all processes to the wanted snapshot if it may be served; return it if it was."""
@@ -100,16 +131,19 @@ class Fleet:
         if wanted is None:
             return None
         leading = self._reporting()
+        self.refused = self._why_not(wanted)
         everyone = self.serving is not None or len(leading) >= self._count
         patience_over = self.patience_over and not self._ready
-        if not everyone and not patience_over:
+        if (not everyone and not patience_over) or any(_cannot(process, wanted) for process in leading):
             return None
         serving = self.serving.snapshot if self.serving else None
         reports = [process.report for process in leading if process.report is not None]
-        step, self.refused = decide(wanted.snapshot, serving, reports, patience_over=patience_over)
+        step, reason = decide(wanted.snapshot, serving, reports, patience_over=patience_over)
+        self.refused = reason or self.refused
         if step is not Step.COMMIT:
             return None
         self.serving, self.wanted = wanted, None
+        self._suspects.keep(wanted.digests)
         for process in leading:
             self._commit(process, wanted)
         self._lead_replacements()
@@ -190,6 +224,7 @@ class Fleet:
 
     def _commit(self, process: GatewayProcess, publication: Publication) -> None:
         process.send(Commit(publication.snapshot.generation))
+        process.refusals = 0
         if self._ready:
             process.send(MachineReady())
 
@@ -201,12 +236,33 @@ class Fleet:
         for process in self.processes:
             if process.in_service:
                 continue
-            if process.prepared is not serving.prepare:
-                process.send(serving.prepare)
+            told = self._told(serving)
+            if process.prepared != told:
+                process.send(told)
             elif process.report is not None and self._is_warm(process, process.report, serving):
                 self._commit(process, serving)
                 if self.wanted is not None:
-                    process.send(self.wanted.prepare)
+                    process.send(self._told(self.wanted))
+
+    def _told(self, publication: Publication) -> Prepare:
+        """Return what a process is told to prepare as of now: without what is quarantined, suspects alone."""
+        digests = publication.digests
+        prepare = publication.prepare
+        refused = self._suspects.refused(digests)
+        directories = {version: path for version, path in prepare.directories.items() if version not in refused}
+        alone = self._suspects.alone(digests)
+        return msgspec.structs.replace(
+            prepare, directories=directories, problems={**refused, **prepare.problems}, alone=alone
+        )
+
+    def _why_not(self, wanted: Publication) -> str:
+        """Say why some process cannot prepare the wanted snapshot; empty when none says so."""
+        refusals = (
+            _refusal(process, process.cannot)
+            for process in self.processes
+            if process.cannot is not None and _cannot(process, wanted)
+        )
+        return next(refusals, "")
 
     def _is_warm(self, process: GatewayProcess, report: Report, serving: Publication) -> bool:
         waited_s = clock.monotonic_s() - process.started_s
@@ -233,26 +289,74 @@ class Fleet:
     def _greet(self, process: GatewayProcess) -> None:
         publication = self.serving or self.wanted
         if publication is not None:
-            process.send(publication.prepare)
+            process.send(self._told(publication))
         for version, reason in self._gone.items():
             process.send(WorkerGone(version, reason))
 
     async def _mourn(self, process: GatewayProcess, status: int, backoff: Backoff) -> None:
+        loading = self._loading.pop(process.pid, {})
+        if (asking := self._asking.pop(process, None)) is not None:
+            asking.cancel()
         if self._leaving:
             return
-        _log.error("gateway process %d (slot %d) ended with status %d", process.pid, process.slot, status)
+        while_loading = f" while it loaded {', '.join(sorted(loading))}" if loading else ""
+        _log.error(
+            "gateway process %d (slot %d) ended with status %d%s", process.pid, process.slot, status, while_loading
+        )
         self._deaths += 1
+        if status:
+            self._suspect(loading)
         if not self._heard_any and self._deaths >= _DEATHS_AT_START:
             raise CannotStart(f"gateway processes end as soon as they start (status {status})")
         self._on_change()
         await asyncio.sleep(backoff.after(clock.monotonic_s() - process.started_s))
 
+    def _suspect(self, loading: dict[str, str]) -> None:
+        """Draw the conclusion from the death of a process that was loading these versions."""
+        quarantined = self._suspects.died(loading)
+        if len(loading) > 1:
+            _log.error(
+                "%s: one of them ended the process; they load one by one from now on", ", ".join(sorted(loading))
+            )
+        for version, reason in self._suspects.refused(loading).items():
+            if version in quarantined:
+                _log.error("%s: quarantined: %s", version, reason)
+
     def _hear(self, process: GatewayProcess, message: FromProcess) -> None:
         self._heard_any = True
         if isinstance(message, RepositoryCall):
             self._on_call(process, message)
+        elif isinstance(message, Loads):
+            self._suspects.survived(self._loading.get(process.pid, {}).keys() - message.versions.keys())
+            self._loading[process.pid] = message.versions
+        elif isinstance(message, CannotObey):
+            self._hear_refusal(process, message)
         elif isinstance(message, Report | Listening | SaysReady):
             self._on_change()
+
+    def _hear_refusal(self, process: GatewayProcess, message: CannotObey) -> None:
+        publication = next((one for one in (self.wanted, self.serving) if _is(one, message.generation)), None)
+        if publication is None or process in self._asking:
+            return  # it has been overtaken, or it is being asked again
+        if publication is not self.wanted and process.in_service:
+            self.refused = _refusal(process, message)
+        elif process.refusals > _ASKED_AT_MOST and not process.in_service:
+            process.kill(f"cannot prepare generation {message.generation}: {message.reason}")
+        else:
+            self._asking[process] = asyncio.create_task(self._ask_again(process, publication))
+        self._on_change()
+
+    async def _ask_again(self, process: GatewayProcess, publication: Publication) -> None:
+        """Have a process prepare a snapshot that it could not, from a fresh file."""
+        await asyncio.sleep(_ASK_AGAIN_S)
+        del self._asking[process]
+        if publication is not self.wanted and publication is not self.serving:
+            return
+        try:
+            await asyncio.to_thread(publication.store)
+        except OSError as error:
+            _log.error("generation %d cannot be stored: %s", publication.snapshot.generation, error)
+        process.send(self._told(publication))
 
     async def _watch_heartbeats(self) -> None:
         while True:
@@ -263,3 +367,15 @@ class Fleet:
                 if late:
                     process.forgive_silence()
                 process.check_heartbeat()
+
+
+def _is(publication: Publication | None, generation: int) -> bool:
+    return publication is not None and publication.snapshot.generation == generation
+
+
+def _cannot(process: GatewayProcess, publication: Publication) -> bool:
+    return process.cannot is not None and _is(publication, process.cannot.generation)
+
+
+def _refusal(process: GatewayProcess, message: CannotObey) -> str:
+    return f"generation {message.generation}: gateway process {process.pid} cannot obey it: {message.reason}"

@@ -48,7 +48,7 @@ def refusal(position: Position | None, offered: Position) -> str:
 
 
 class Follow:
-    """The long poll. `take` gets each snapshot that may follow; `on_refused` why one may not.
+    """The long poll. `take` gets each snapshot that may follow; `on_refused` hears why one does not.
 
     `take` tells whether all of it is here now. What is not is asked for again with every poll that brings nothing new.
 
@@ -91,7 +91,7 @@ class Follow:
             self._say_unreachable("")
             pause_s = _FIRST_PAUSE_S
             if offer is None:
-                if not self._whole or await asyncio.to_thread(self._adopt.exists):
+                if not self._whole or await self._is_to_adopt():
                     after = 0
                 continue
             if await self._consider(offer):
@@ -102,7 +102,7 @@ class Follow:
 
     async def _consider(self, offer: Offer) -> bool:
         offered = Position.of(offer.snapshot, offer.data)
-        adopting = await asyncio.to_thread(self._adopt.exists)
+        adopting = await self._is_to_adopt()
         if adopting:
             _log.warning("adopting registry %s at generation %d", offered.registry_id, offered.generation)
             self.position = None
@@ -119,12 +119,27 @@ class Follow:
         try:
             self._whole = await self._take(offer)
         except OSError as error:
-            _log.error("generation %d cannot be taken: %s", offered.generation, error)
+            self._refused = f"generation {offered.generation} cannot be taken: {error}"
+            _log.error("%s", self._refused)
+            self._on_refused(self._refused)
             return False
         self.position = offered
         if adopting:
-            await asyncio.to_thread(self._adopt.unlink, missing_ok=True)
+            await self._adopted()
         return True
+
+    async def _is_to_adopt(self) -> bool:
+        try:
+            return await asyncio.to_thread(self._adopt.exists)
+        except OSError as error:
+            _log.error("whether to adopt cannot be told: %s", error)
+            return False
+
+    async def _adopted(self) -> None:
+        try:
+            await asyncio.to_thread(self._adopt.unlink, missing_ok=True)
+        except OSError as error:
+            _log.error("remove %s by hand, or the next registry is adopted as well: %s", self._adopt, error)
 
     def _say_unreachable(self, reason: str) -> None:
         if reason:

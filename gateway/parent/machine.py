@@ -1,9 +1,11 @@
 """Leads the whole machine: takes snapshots, has bytes, workers and processes prepare them, and tells how far it is."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from gateway.observe.exposition import render
 from gateway.parent import last_good
@@ -14,12 +16,18 @@ from gateway.parent.fleet import Fleet, Publication
 from gateway.parent.messages import Prepare
 from gateway.parent.state_folder import StateFolder
 from gateway.parent.workers import Workers
-from turnout.core.report import GatewayReport, VersionReport
+from turnout.core.clock import Deadline
+from turnout.core.report import GatewayReport, VersionReport, VersionState
 from turnout.core.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
-_DRAINING = "draining"
+_DRAINING: Final = "draining"
+_KEEP_AGAIN_S: Final = 10.0
+_KEPT_WITHIN_S: Final = 5.0
+# So often, and so far apart, it is looked whether a retried load has begun.
+_LOOKS: Final = 100
+_LOOK_S: Final = 0.05
 
 
 class Machine:
@@ -49,6 +57,10 @@ class Machine:
         self._announced = False
         self._draining = False
         self._taking = asyncio.Lock()
+        self._untidy = asyncio.Event()
+        self._kept: Publication | None = None
+        self._is_safe = True
+        self._keep_by = Deadline.after(_KEPT_WITHIN_S)
         self._taken: Snapshot | None = None
 
     async def take(self, offer: Offer) -> bool:
@@ -71,16 +83,55 @@ class Machine:
                     self._fleet.offer(publication)
             finally:
                 self._taken = None
+                self._untidy.set()
             return not publication.prepare.problems
 
     def update(self) -> None:
         """Look again at what processes and workers report, and act on it."""
-        committed = self._fleet.advance()
-        if committed is not None:
-            self._after_commit(committed)
+        if self._fleet.advance() is not None:
+            self._workers.release([entry for snapshot in self._snapshots() for entry in snapshot.versions])
+            self._keep_by = Deadline.after(_KEPT_WITHIN_S)
+            self._untidy.set()
         self._workers.watch(self._fleet.reports())
-        if not self._announced and not self._draining:
+        # Who hears that the machine is ready may count on the last good snapshot; but a disk that hangs is no reason.
+        if not self._announced and not self._draining and (self._kept is self._fleet.serving or self._keep_by.passed):
             self._announce()
+
+    async def keep_tidy(self) -> None:
+        """Keep what is served as the last good snapshot, and then remove what nothing needs; until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._untidy.wait(), None if self._is_safe else _KEEP_AGAIN_S)
+            self._untidy.clear()
+            await self.tidy()
+
+    async def tidy(self) -> None:
+        """Do so once. The bytes of a snapshot go only after a newer one has become the last good one."""
+        serving = self._fleet.serving
+        if serving is None:
+            return
+        if serving is not self._kept or not self._is_safe:
+            self._is_safe = await self._keep(serving)
+            self._kept = serving
+        # What is being brought is not ours to judge; whoever brings it has us look again.
+        if self._is_safe and not self._taking.locked():
+            async with self._taking:
+                await self._sweep()
+
+    async def retry(self, model: str) -> bool:
+        """Have what is quarantined of a model loaded once more; return, true, once its state is no longer that."""
+        before = {
+            version: report
+            for version, report in self.versions().items()
+            if version.rpartition("@")[0] == model and report.state is VersionState.FAILED
+        }
+        if not self._fleet.pardon(model):
+            return False
+        for _ in range(_LOOKS):
+            if all(self.versions().get(version) != report for version, report in before.items()):
+                break
+            await asyncio.sleep(_LOOK_S)
+        return True
 
     def _announce(self) -> None:
         """Say once that the machine is ready, when its doors say so too; and once that for now it will not be."""
@@ -111,6 +162,7 @@ class Machine:
             self.versions(),
             patience_over=self._fleet.patience_over,
             allow_empty=self._allow_empty,
+            refused=self._refused or self._fleet.refused,
         )
 
     def leave(self) -> None:
@@ -179,27 +231,36 @@ class Machine:
                 _log.error("%s: %s", entry.ref, error)
                 problems[str(entry.ref)] = str(error)
         fetched = [entry for entry in snapshot.versions if str(entry.ref) in directories]
-        sockets = self._workers.hold(fetched)
-        path = self._path(snapshot)
-        await asyncio.to_thread(path.write_bytes, offer.data)
-        return Publication(
-            snapshot, offer.data, Prepare(snapshot.generation, str(path), directories, sockets, problems)
-        )
+        sockets = await self._workers.hold(fetched)
+        prepare = Prepare(snapshot.generation, str(self._path(snapshot)), directories, sockets, problems)
+        publication = Publication(snapshot, offer.data, prepare)
+        await asyncio.to_thread(publication.store)
+        return publication
 
-    def _after_commit(self, committed: Publication) -> None:
-        kept = self._kept()
-        held = [entry for snapshot in kept for entry in snapshot.versions]
-        self._workers.release(held)
+    async def _keep(self, serving: Publication) -> bool:
         try:
-            last_good.write(self._state.last_good, committed.data)
-            self._files.sweep(held)
-            for path in set(self._state.snapshots.iterdir()) - set(map(self._path, kept)):
-                path.unlink(missing_ok=True)
+            await asyncio.to_thread(last_good.write, self._state.last_good, serving.data)
         except OSError as error:
             # It is served all the same; only a restart without control would start from an older one.
-            _log.error("generation %d cannot be kept as the last good one: %s", committed.snapshot.generation, error)
+            _log.error("generation %d cannot be kept as the last good one: %s", serving.snapshot.generation, error)
+            return False
+        return True
 
-    def _kept(self) -> list[Snapshot]:
+    async def _sweep(self) -> None:
+        snapshots = self._snapshots()
+        held = [entry for snapshot in snapshots for entry in snapshot.versions]
+        try:
+            await asyncio.to_thread(self._files.sweep, held)
+            await asyncio.to_thread(self._remove_snapshots_but, {self._path(snapshot) for snapshot in snapshots})
+        except OSError as error:
+            _log.error("files that nothing needs cannot be removed: %s", error)
+
+    def _remove_snapshots_but(self, kept: set[Path]) -> None:
+        for path in self._state.snapshots.glob("[!.]*"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def _snapshots(self) -> list[Snapshot]:
         """Return the snapshots whose files and workers stay, one that is just being brought here among them."""
         known = (self._fleet.serving, self._fleet.wanted)
         snapshots = [publication.snapshot for publication in known if publication is not None]

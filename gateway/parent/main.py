@@ -29,6 +29,7 @@ from gateway.parent.identity import gateway_name
 from gateway.parent.machine import Machine
 from gateway.parent.ports import Ports
 from gateway.parent.process import GatewayProcess
+from gateway.parent.reports import Reports
 from gateway.parent.repository import RepositoryCalls
 from gateway.parent.running import Parts, Signals, first_of, serve
 from gateway.parent.slots import Slots
@@ -69,7 +70,11 @@ def run(config: GatewayConfig, state: Path, control: Embedded | str, on_ready: C
 async def _run(config: GatewayConfig, folder: Path, control: Embedded | str, on_ready: Callable[[Ready], None]) -> int:
     signals = Signals()
     async with contextlib.AsyncExitStack() as stack:
-        state = StateFolder(folder)
+        opening = asyncio.create_task(StateFolder.open(folder))
+        if not await first_of(signals.stop, opening):
+            opening.cancel()
+            return 0
+        state = await opening
         stack.callback(state.close)
         ports = Ports(config)
         stack.callback(ports.close)
@@ -111,7 +116,7 @@ def _compose(
         Slots(state.metrics),
         lambda slot, replaces, heard: _start_process(config, state, ports, slot, heard, replaces=replaces),
         changed.set,
-        RepositoryCalls(client).forward,
+        RepositoryCalls(client, lambda model: _retry(machine, reports, model)).forward,
     )
     stack.callback(fleet.kill, "the parent ends")
     workers = Workers(files, state.sockets, state.scratch, metrics, fleet.tell_gone, fleet.forget_gone)
@@ -124,6 +129,7 @@ def _compose(
         allow_empty=config.allow_empty,
         on_start=lambda now: _announce(now, machine, ports, client, on_ready),
     )
+    reports = Reports(client, machine.report)
     follow = Follow(client, state.adopt, machine.take, machine.refuse)
     return Parts(
         config=config,
@@ -134,6 +140,7 @@ def _compose(
         workers=workers,
         fleet=fleet,
         machine=machine,
+        reports=reports,
         follow=follow,
         admin=HttpServer(AdminApp(machine)),
         changed=changed,
@@ -161,6 +168,12 @@ async def _start_process(
         )
 
     return await GatewayProcess.start(slot, settings, (ports.http.fileno(), state.lock_fd), heard)
+
+
+async def _retry(machine: Machine, reports: Reports, model: str) -> None:
+    """Have what is quarantined of a model loaded once more, and tell control before it is asked about it."""
+    if await machine.retry(model):
+        await reports.send()
 
 
 def _announce(

@@ -1,9 +1,9 @@
 """What the parent and a gateway process say to each other: one JSON message a line over a socket pair.
 
 The parent sends `Prepare`, `Commit`, `Drain`, `WorkerGone`, `MachineReady`, `RepositoryAnswer`; a process sends
-`Heartbeat`, `Report`, `Listening`, `SaysReady`, `RepositoryCall`. A process loads what `Prepare` holds, reports each
-change of a version's state, and swaps its routes only on `Commit`. `snapshot_path` names the file with the snapshot's
-canonical bytes.
+`Heartbeat`, `Loads`, `Report`, `CannotObey`, `Listening`, `SaysReady`, `RepositoryCall`. A process loads what `Prepare`
+holds, reports each change of a version's state, and swaps its routes only on `Commit`. `snapshot_path` names the file
+with the snapshot's canonical bytes.
 """
 
 from typing import Final, TypeAlias
@@ -17,13 +17,18 @@ MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
-    """Load what this snapshot holds. `directories` and `sockets` say where each version's files and worker are."""
+    """Load what this snapshot holds. `directories` and `sockets` say where each version's files and worker are.
+
+    A version without a directory fails, for its reason in `problems`. Those in `alone` load last and one by one: a
+    process has died while it loaded them.
+    """
 
     generation: int
     snapshot_path: str
     directories: dict[str, str]
     sockets: dict[str, str]
     problems: dict[str, str] = {}
+    alone: list[str] = []
 
 
 class Commit(msgspec.Struct, frozen=True, tag="commit"):
@@ -77,6 +82,19 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     versions: dict[str, VersionReport]
 
 
+class Loads(msgspec.Struct, frozen=True, tag="loads"):
+    """What the process itself is loading from now on, by version the digest: if it dies, probably of one of them."""
+
+    versions: dict[str, str]
+
+
+class CannotObey(msgspec.Struct, frozen=True, tag="cannot_obey"):
+    """The answer to a `Prepare` or `Commit` that the process cannot follow; it goes on with what it had."""
+
+    generation: int
+    reason: str
+
+
 class RepositoryCall(msgspec.Struct, frozen=True, tag="repository_call"):
     """A caller asked a door to load or unload model `name`; `action` is `load` or `unload`."""
 
@@ -86,7 +104,7 @@ class RepositoryCall(msgspec.Struct, frozen=True, tag="repository_call"):
 
 
 ToProcess: TypeAlias = Prepare | Commit | Drain | WorkerGone | RepositoryAnswer | MachineReady
-FromProcess: TypeAlias = Heartbeat | Listening | SaysReady | Report | RepositoryCall
+FromProcess: TypeAlias = Heartbeat | Listening | SaysReady | Report | Loads | CannotObey | RepositoryCall
 
 to_process: Final = msgspec.json.Decoder(ToProcess)
 from_process: Final = msgspec.json.Decoder(FromProcess)

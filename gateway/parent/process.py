@@ -14,9 +14,11 @@ from gateway.parent import child
 from gateway.parent.messages import (
     HEARTBEAT_S,
     MAX_LINE_BYTES,
+    CannotObey,
     Commit,
     FromProcess,
     Listening,
+    Loads,
     Prepare,
     Report,
     SaysReady,
@@ -50,6 +52,9 @@ class GatewayProcess:
         self.started_s = clock.monotonic_s()
         self.report: Report | None = None
         self.prepared: Prepare | None = None
+        self.cannot: CannotObey | None = None
+        self.refusals = 0
+        self.loading: dict[str, str] = {}
         self.committed = 0
         self.listening = False
         self.says_ready = False
@@ -89,6 +94,7 @@ class GatewayProcess:
         """Send a message; a process that reads none of them is killed rather than waited for."""
         if isinstance(message, Prepare):
             self.prepared = message
+            self.cannot = None
         elif isinstance(message, Commit):
             self.committed = message.generation
         if self._writer.is_closing():
@@ -100,8 +106,7 @@ class GatewayProcess:
     def check_heartbeat(self) -> None:
         """Kill the process when it has been silent for too long."""
         silent_s = clock.monotonic_s() - self._last_heard_s
-        loading = self.report is not None and not all(one.state.tried for one in self.report.versions.values())
-        if silent_s > (_LOADING_S if loading else MISSED_S):
+        if silent_s > (_LOADING_S if self.loading else MISSED_S):
             self.kill(f"no heartbeat for {silent_s:.0f} s")
 
     def forgive_silence(self) -> None:
@@ -133,6 +138,11 @@ class GatewayProcess:
         self._last_heard_s = clock.monotonic_s()
         if isinstance(message, Report):
             self.report = message
+        elif isinstance(message, Loads):
+            self.loading = message.versions
+        elif isinstance(message, CannotObey):
+            self.cannot = message
+            self.refusals += 1
         elif isinstance(message, Listening):
             self.listening = True
         elif isinstance(message, SaysReady):

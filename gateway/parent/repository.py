@@ -1,6 +1,7 @@
 """Carries callers' repository calls from a gateway process to control, and the outcome back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.parent.control_client import ControlClient
@@ -13,10 +14,14 @@ _AT_ONCE: Final = 16
 
 
 class RepositoryCalls:
-    """Repository calls under way; one beyond the bound is turned away."""
+    """Repository calls under way; one beyond the bound is turned away.
 
-    def __init__(self, control: ControlClient) -> None:
+    `before_load` is called with the model's name before control is asked to load it.
+    """
+
+    def __init__(self, control: ControlClient, before_load: Callable[[str], Awaitable[None]]) -> None:
         self._control = control
+        self._before_load = before_load
         self._tasks: set[asyncio.Task[None]] = set()
 
     def forward(self, process: GatewayProcess, call: RepositoryCall) -> None:
@@ -30,6 +35,8 @@ class RepositoryCalls:
 
     async def _ask(self, process: GatewayProcess, call: RepositoryCall) -> None:
         if is_name(call.name):
+            if call.action == "load":
+                await self._before_load(call.name)
             code, message = await self._control.repository(call.action, call.name)
             process.send(RepositoryAnswer(call.call, code, message))
         else:

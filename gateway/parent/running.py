@@ -5,30 +5,32 @@ import contextlib
 import logging
 import os
 import signal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from gateway.config import GatewayConfig
 from gateway.http_server import HttpServer
 from gateway.parent import last_good
-from gateway.parent.control_client import ControlClient, ControlUnreachable, Offer
+from gateway.parent.control_client import ControlClient, Offer
 from gateway.parent.control_process import ControlProcess
 from gateway.parent.failure import CannotStart
 from gateway.parent.fleet import Fleet
 from gateway.parent.follow import Follow, Position
 from gateway.parent.machine import Machine
 from gateway.parent.ports import Ports
+from gateway.parent.reports import Reports
 from gateway.parent.state_folder import StateFolder
 from gateway.parent.workers import Workers
 from gateway.parent.zombies import reap_orphans
-from turnout.core import clock
+from turnout.core.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
 _FIRST_SNAPSHOT_S: Final = 10.0
 _PULSE_S: Final = 0.5
-_REPORT_S: Final = 2.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 10.0
 # The gateway processes get this share of the drain time; the rest is for workers and control.
 _PROCESSES_SHARE: Final = 0.8
 
@@ -60,6 +62,7 @@ class Parts(msgspec.Struct, frozen=True):
     workers: Workers
     fleet: Fleet
     machine: Machine
+    reports: Reports
     follow: Follow
     admin: HttpServer
     changed: asyncio.Event
@@ -67,12 +70,12 @@ class Parts(msgspec.Struct, frozen=True):
 
 async def serve(parts: Parts, signals: Signals) -> int:
     """Run until a signal, then drain; return the exit status. Raises what ended a job that never ends by itself."""
-    report_due = asyncio.Event()
     jobs = [
         parts.fleet.keep(),
-        _pulse(parts, report_due),
+        parts.machine.keep_tidy(),
+        _pulse(parts),
         _follow_control(parts),
-        _report(parts, report_due),
+        parts.reports.keep(),
     ]
     if parts.control_process is not None:
         jobs.append(parts.control_process.keep())
@@ -92,7 +95,7 @@ async def serve(parts: Parts, signals: Signals) -> int:
         await _end(tasks)
 
 
-async def first_of(event: asyncio.Event, *tasks: "asyncio.Task[None]") -> bool:
+async def first_of(event: asyncio.Event, *tasks: "asyncio.Task[Any]") -> bool:
     """Wait for the event or the end of a task; tell whether a task came first."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +139,24 @@ async def _follow_control(parts: Parts) -> None:
         await _first_answer(parts)
         if kept is not None and not parts.follow.taken:
             _log.warning("starting from the last good snapshot, generation %d", kept[0].generation)
-            await parts.machine.take(Offer(kept[0], kept[1], None))
+            await _take_kept(parts, *kept)
+
+
+async def _take_kept(parts: Parts, snapshot: Snapshot, data: bytes) -> None:
+    """Take the last good snapshot; while the state folder cannot be written, again and again, until control comes."""
+    pause_s = _FIRST_PAUSE_S
+    while not parts.follow.taken:
+        try:
+            await parts.machine.take(Offer(snapshot, data, None))
+        except OSError as error:
+            reason = f"state folder {parts.state.root} (--state) cannot be used: {error.strerror or error}"
+            _log.error("the last good snapshot cannot be taken: %s; next try in %g s", reason, pause_s)
+            parts.machine.refuse(reason)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+        else:
+            break
+    parts.machine.refuse("")
 
 
 async def _first_answer(parts: Parts) -> None:
@@ -149,25 +169,11 @@ async def _first_answer(parts: Parts) -> None:
         task.cancel()
 
 
-async def _pulse(parts: Parts, report_due: asyncio.Event) -> None:
+async def _pulse(parts: Parts) -> None:
     """Look again whenever something has changed, and now and then because time has passed."""
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(parts.changed.wait(), _PULSE_S)
         parts.changed.clear()
         parts.machine.update()
-        report_due.set()
-
-
-async def _report(parts: Parts, report_due: asyncio.Event) -> None:
-    """Tell control what has changed, and now and then that this machine lives."""
-    told, told_s = None, 0.0
-    while True:
-        await report_due.wait()
-        report_due.clear()
-        report = parts.machine.report()
-        if report == told and clock.monotonic_s() - told_s < _REPORT_S:
-            continue
-        with contextlib.suppress(ControlUnreachable):
-            await parts.client.report(report)
-            told, told_s = report, clock.monotonic_s()
+        parts.reports.due.set()

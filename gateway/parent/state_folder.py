@@ -3,21 +3,31 @@
 One parent at a time holds `STATE/lock`. It knows folders only, never what the files in them mean.
 """
 
+import asyncio
 import fcntl
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from gateway.parent.failure import CannotStart
+from turnout.core.clock import Deadline
 
 # A Unix socket's path takes at most 107 bytes; names in the sockets folder take at most 24 of them.
 _LONGEST_SOCKETS_FOLDER: Final = 107 - 25
 _PRIVATE_PREFIX: Final = "turnout-"
 # A parent that was killed leaves children behind for a moment: they hold the lock until they are gone.
 _ORPHANS_GONE_S: Final = 6.0
+_LOOK_S: Final = 0.05
+
+
+class _InUse(CannotStart):
+    """Somebody else holds the lock; `lives`: another parent, and not just what one has left behind."""
+
+    def __init__(self, root: Path, owner: str) -> None:
+        super().__init__(f"state folder {root} (--state) is in use by process {owner}")
+        self.lives = _is_other_process(owner)
 
 
 class StateFolder:
@@ -45,6 +55,18 @@ class StateFolder:
                 f"state folder {self.root} (--state) cannot be used: {error.strerror or error}"
             ) from error
 
+    @classmethod
+    async def open(cls, root: Path) -> Self:
+        """Lock STATE and lay it out, once the orphans of a parent that was killed are gone. Raises CannotStart."""
+        patience = Deadline.after(_ORPHANS_GONE_S)
+        while True:
+            try:
+                return await asyncio.to_thread(cls, root)
+            except _InUse as error:
+                if error.lives or patience.passed:
+                    raise
+                await asyncio.sleep(_LOOK_S)
+
     def close(self) -> None:
         """Remove what only a running parent needs, and give the lock back."""
         self._clear_run()
@@ -52,20 +74,15 @@ class StateFolder:
 
     def _lock(self) -> int:
         lock_fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        gives_up_at = time.monotonic() + _ORPHANS_GONE_S
-        while True:
-            try:
-                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
-                if _is_other_process(owner) or time.monotonic() > gives_up_at:
-                    os.close(lock_fd)
-                    raise CannotStart(f"state folder {self.root} (--state) is in use by process {owner}") from None
-                time.sleep(0.05)
-            else:
-                os.ftruncate(lock_fd, 0)
-                os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
-                return lock_fd
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock_fd)
+            raise _InUse(self.root, owner) from None
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
+        return lock_fd
 
     def _check_writable(self) -> None:
         probe = self.root / ".probe"

@@ -5,14 +5,14 @@ import itertools
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from adapters.golden import runtime_declared, samples_for
 from adapters.interface import LoadFailed, ModelSource
 from adapters.worker.supervisor import SupervisorState, WorkerSupervisor
 from gateway.observe.metrics import Metrics
 from gateway.parent.fetch import VersionFiles
-from gateway.parent.losses import LOSSES, WITHIN_S, Losses
+from gateway.parent.quarantine import LOSSES, WITHIN_S, Losses
 from turnout.core import clock
 from turnout.core.report import VersionReport, VersionState
 from turnout.core.snapshot import VersionEntry
@@ -24,16 +24,27 @@ _STARTS_AT_ONCE: Final = 2
 # finishes what it has for the grace time at most.
 _LINGER_S: Final = 5.0
 _GRACE_S: Final = 30.0
+# So long the gateway processes may take to say how many calls a lost worker took along.
+_CALLS_TOLD_S: Final = 1.0
+
+
+class _Loss(NamedTuple):
+    """How a worker was lost, and when."""
+
+    reason: str
+    pause_s: float
+    at_s: float
 
 
 class _Worker:
-    """One held version's supervisor, its socket, and how many of its restarts are counted."""
+    """One held version's supervisor, its socket, how many of its restarts are counted, and a loss not told yet."""
 
     def __init__(self, entry: VersionEntry, socket: Path, supervisor: WorkerSupervisor) -> None:
         self.entry = entry
         self.socket = socket
         self.supervisor = supervisor
         self.counted = 0
+        self.loss: _Loss | None = None
 
 
 class Workers:
@@ -62,7 +73,7 @@ class Workers:
         self._leaving: set[WorkerSupervisor] = set()
         self._numbers = itertools.count()
 
-    def hold(self, entries: Collection[VersionEntry]) -> dict[str, str]:
+    async def hold(self, entries: Collection[VersionEntry]) -> dict[str, str]:
         """Start the workers that these versions need and do not have; return the socket of each."""
         sockets: dict[str, str] = {}
         for entry in entries:
@@ -71,7 +82,7 @@ class Workers:
                 known = self._workers.get(version)
                 if known is None or known.entry.digest != entry.digest:
                     self._drop(version)
-                    known = self._start(version, entry)
+                    known = await self._start(version, entry)
                 if known is not None:
                     sockets[version] = str(known.socket)
         return sockets
@@ -84,11 +95,12 @@ class Workers:
 
     def watch(self, reports: Mapping[int, Mapping[str, VersionReport]]) -> None:
         """Count restarts, and quarantine what was in flight at too many losses; `reports` are by process id."""
-        for worker in self._workers.values():
+        for key, worker in self._workers.items():
             missing = worker.supervisor.restarts - worker.counted
             if missing:
                 self._metrics.worker_restarts(worker.entry.ref).add(missing)
                 worker.counted += missing
+            self._tell_loss(worker, [versions[key] for versions in reports.values() if key in versions])
         lost = {
             (process, version)
             for process, versions in reports.items()
@@ -120,11 +132,11 @@ class Workers:
         await supervisor.stop(_GRACE_S)
         self._leaving.discard(supervisor)
 
-    def _start(self, version: str, entry: VersionEntry) -> _Worker | None:
+    async def _start(self, version: str, entry: VersionEntry) -> _Worker | None:
         # Short names: a socket's path has little room. One that is stopping keeps its own until it is gone.
         socket = self._sockets / f"{next(self._numbers)}.sock"
         try:
-            source = self._source(version, entry, socket)
+            source = await asyncio.to_thread(self._source, version, entry, socket)
         except LoadFailed as error:
             self._on_gone(version, str(error))
             return None
@@ -132,7 +144,7 @@ class Workers:
             source,
             str(entry.runtime),
             starts=self._starts,
-            on_state=lambda state, reason: self._hear(version, state, reason),
+            on_state=lambda state, reason: self._hear(version, supervisor, state, reason),
         )
         self._background(supervisor.start())
         worker = self._workers[version] = _Worker(entry, socket, supervisor)
@@ -152,8 +164,27 @@ class Workers:
             socket=socket,
         )
 
-    def _hear(self, version: str, state: SupervisorState, reason: str) -> None:
+    def _tell_loss(self, worker: _Worker, reports: Collection[VersionReport]) -> None:
+        """Say in one line that a worker was lost, once the gateway processes have told what that cost."""
+        loss = worker.loss
+        heard = all(report.state is not VersionState.READY for report in reports)
+        if loss is None or not (heard or clock.monotonic_s() - loss.at_s >= _CALLS_TOLD_S):
+            return
+        worker.loss = None
+        calls = sum(report.crashed_calls for report in reports if report.state is VersionState.LOST)
+        _log.warning(
+            "worker of %s died: %s; %d calls lost; restarting in %g s",
+            worker.entry.ref,
+            loss.reason,
+            calls,
+            loss.pause_s,
+        )
+
+    def _hear(self, version: str, supervisor: WorkerSupervisor, state: SupervisorState, reason: str) -> None:
         _log.info("worker of %s: %s %s", version, state, reason)
+        worker = self._workers.get(version)
+        if state is SupervisorState.LOST and worker is not None and worker.supervisor is supervisor:
+            worker.loss = _Loss(reason, supervisor.pause_s, clock.monotonic_s())
         if state is SupervisorState.FAILED:
             self._on_gone(version, reason)
 

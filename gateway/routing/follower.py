@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.parent.messages import (
+    CannotObey,
     Commit,
     Drain,
     FromProcess,
@@ -117,11 +118,11 @@ class Follower:
         try:
             snapshot = decode(await asyncio.to_thread(Path(message.snapshot_path).read_bytes))
         except (OSError, msgspec.MsgspecError) as error:
-            _LOG.error("snapshot %d cannot be read: %s", message.generation, error)
+            self._cannot_obey(message.generation, f"the snapshot cannot be read: {error}")
             return
         slices = Slices()
-        for entry in snapshot.versions:
-            self._pool.hold((entry,), message.directories, message.sockets, message.problems)
+        for entry in sorted(snapshot.versions, key=lambda entry: str(entry.ref) in message.alone):
+            self._pool.hold((entry,), message.directories, message.sockets, message.problems, message.alone)
             await slices.cut()
         kept = [known for known in self._prepared if known.generation != snapshot.generation]
         self._prepared = [*kept, snapshot][-_PREPARED_AT_ONCE:]
@@ -131,13 +132,13 @@ class Follower:
     async def _commit(self, generation: int) -> None:
         snapshot = next((known for known in self._prepared if known.generation == generation), None)
         if snapshot is None:
-            _LOG.error("snapshot %d was not prepared", generation)
+            self._cannot_obey(generation, "it was not prepared")
             return
         try:
             async with self._compiling:
                 await self._swap(snapshot)
-        except ValueError:
-            _LOG.exception("snapshot %d cannot be obeyed", generation)
+        except ValueError as error:
+            self._cannot_obey(generation, f"its routes cannot be followed: {error}")
             return
         self._router.metrics.snapshot_generation().set(generation)
         del self._prepared[: self._prepared.index(snapshot) + 1]
@@ -159,6 +160,10 @@ class Follower:
                 self._report()
         finally:
             self._refreshing = None
+
+    def _cannot_obey(self, generation: int, reason: str) -> None:
+        _LOG.error("generation %d: %s", generation, reason)
+        self._send(CannotObey(generation, reason))
 
     def _held_keys(self) -> set[str]:
         obeyed = [self.snapshot] if self.snapshot is not None else []

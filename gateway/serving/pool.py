@@ -113,9 +113,7 @@ class Pool:
         self._tell(served)
         return served
 
-    async def _load_in_turn(
-        self, served: ServedVersion, directory: Path, socket: Path | None, *, alone: bool
-    ) -> None:
+    async def _load_in_turn(self, served: ServedVersion, directory: Path, socket: Path | None, *, alone: bool) -> None:
         gone = self._gone.pop(served.key, None)
         if gone is not None:
             await served.fail(gone)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.parent import fetch as fetch_module
 from gateway.parent.control_client import BlobMissing, ControlUnreachable
 from gateway.parent.fetch import FetchFailed, VersionFiles
 from turnout.core.manifest import Runtime
@@ -129,11 +130,23 @@ async def test_file_names_cannot_lead_out_of_the_folder(tmp_path, path):
 
 
 async def test_a_sweep_removes_what_nothing_holds(tmp_path):
-    """Versions that left the snapshots leave the disk; held ones stay."""
+    """Versions that left the snapshots leave the disk, and so does what was fetched by half; held ones stay."""
     files = VersionFiles(tmp_path, FakeControl(BLOBS))
     kept, gone = _entry(digest="sha256:kept"), _entry(digest="sha256:gone")
     await files.fetch(kept, None)
     await files.fetch(gone, None)
+    (tmp_path / ".partial-sha256-half").mkdir()
     files.sweep([kept])
     assert [path.name for path in tmp_path.iterdir()] == ["sha256-kept"]
     assert _content(await files.fetch(gone, None)) == FILES
+
+
+async def test_bytes_are_written_in_big_pieces(tmp_path, monkeypatch):
+    """However small the chunks that control sends, threads write few times, and the bytes are the same."""
+    monkeypatch.setattr("gateway.parent.fetch._PIECE_BYTES", 7)
+    written = []
+    add = fetch_module._add
+    monkeypatch.setattr(fetch_module, "_add", lambda piece, *rest: (written.append(list(piece)), add(piece, *rest)))
+    directory = await VersionFiles(tmp_path, FakeControl(BLOBS)).fetch(_entry({"model.onnx": b"the model"}), None)
+    assert _content(directory) == {"model.onnx": b"the model"}
+    assert written == [[b"the", b" mo", b"del"]]

@@ -8,7 +8,17 @@ import pytest
 from gateway.parent import fleet as fleet_module
 from gateway.parent.failure import CannotStart
 from gateway.parent.fleet import Fleet, Publication
-from gateway.parent.messages import Commit, Heartbeat, MachineReady, Prepare, Report, RepositoryCall, WorkerGone
+from gateway.parent.messages import (
+    CannotObey,
+    Commit,
+    Heartbeat,
+    Loads,
+    MachineReady,
+    Prepare,
+    Report,
+    RepositoryCall,
+    WorkerGone,
+)
 from gateway.parent.slots import Slots
 from tests.waiting import eventually_async
 from turnout.core import clock
@@ -30,6 +40,8 @@ class FakeProcess:
         self.started_s = clock.monotonic_s()
         self.report = None
         self.prepared = None
+        self.cannot = None
+        self.refusals = 0
         self.committed = 0
         self.listening = False
         self.says_ready = False
@@ -46,6 +58,7 @@ class FakeProcess:
         self.sent.append(message)
         if isinstance(message, Prepare):
             self.prepared = message
+            self.cannot = None
         if isinstance(message, Commit):
             self.committed = message.generation
 
@@ -53,6 +66,9 @@ class FakeProcess:
         """Speak to the parent."""
         if isinstance(message, Report):
             self.report = message
+        if isinstance(message, CannotObey):
+            self.cannot = message
+            self.refusals += 1
         self._heard(self, message)
 
     def is_warm(self, generation):
@@ -79,13 +95,14 @@ class FakeProcess:
         return await asyncio.shield(self.died)
 
 
-def _publication(generation):
+def _publication(generation, folder="/run"):
     """Return a snapshot whose one route has a new champion in each generation."""
     champion = f"m@{generation}"
     entry = VersionEntry("m", generation, f"sha256:{generation}", Runtime.ONNX, "model.onnx", ())
     route = Route("m", champion, (Variant(champion, 10_000, ((0, 10_000),)),), explicit=True)
     snapshot = Snapshot("r", generation, generation, (entry,), (route,))
-    return Publication(snapshot, encode(snapshot), Prepare(generation, f"/run/{generation}.json", {}, {}))
+    prepare = Prepare(generation, f"{folder}/{generation}.json", {champion: f"/versions/{generation}"}, {})
+    return Publication(snapshot, encode(snapshot), prepare)
 
 
 @contextlib.asynccontextmanager
@@ -218,3 +235,126 @@ async def test_a_drain_ends_those_that_do_not_end_by_themselves(tmp_path, monkey
         await fleet.drain(0.05)
         assert fleet.started[1].died.result() == -9
         assert len(fleet.started) <= 3
+
+
+async def _next(fleet, count):
+    """Return the last of so many processes, once it has been started."""
+    await eventually_async(lambda: len(fleet.started) == count)
+    return fleet.started[-1]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Start the next process without a pause, and ask again without one."""
+    monkeypatch.setattr(fleet_module.Backoff, "after", lambda *_: 0.0)
+    monkeypatch.setattr(fleet_module, "_ASK_AGAIN_S", 0.0)
+
+
+DIGEST = {"m@1": "sha256:1"}
+
+
+async def test_a_version_that_processes_die_of_loading_is_refused(tmp_path, at_once, caplog):
+    """The third death is the last: the next process is told not to load it, and why."""
+    async with _fleet(tmp_path, 1) as fleet:
+        fleet.offer(_publication(1))
+        for life in range(1, 4):
+            process = await _next(fleet, life)
+            assert process.prepared.directories == {"m@1": "/versions/1"}
+            assert process.prepared.alone == (["m@1"] if life > 1 else [])
+            process.says(Loads(DIGEST))
+            process.kill("by the model")
+        process = await _next(fleet, 4)
+        assert process.prepared.directories == {}
+        assert process.prepared.problems == {"m@1": "the process died 3 times while loading it; load it again to retry"}
+        assert "m@1: quarantined: the process died 3 times" in caplog.text
+        assert "ended with status -9 while it loaded m@1" in caplog.text
+
+
+async def test_an_orderly_end_is_nobodys_fault(tmp_path, at_once):
+    """A process that was asked to leave in the middle of a load is no death."""
+    async with _fleet(tmp_path, 1) as fleet:
+        fleet.offer(_publication(1))
+        for life in range(1, 5):
+            process = await _next(fleet, life)
+            process.says(Loads(DIGEST))
+            process.died.set_result(0)
+        assert (await _next(fleet, 5)).prepared.alone == []
+
+
+async def test_a_load_that_a_process_survives_clears_the_version(tmp_path, at_once):
+    """Deaths count only in a row; whatever ends a process later is not put down to a load that is over."""
+    async with _fleet(tmp_path, 1) as fleet:
+        fleet.offer(_publication(1))
+        for life in range(1, 4):
+            process = await _next(fleet, life)
+            process.says(Loads(DIGEST))
+            if life == 2:
+                process.says(Loads({}))
+            process.kill("by the model")
+        assert (await _next(fleet, 4)).prepared.alone == ["m@1"]
+
+
+async def test_a_pardon_has_the_version_loaded_once_more(tmp_path, at_once):
+    """Processes in service are told again; one more death takes the pardon back."""
+    async with _fleet(tmp_path, 1) as fleet:
+        fleet.offer(_publication(1))
+        for life in range(1, 4):
+            (await _next(fleet, life)).says(Loads(DIGEST))
+            fleet.started[-1].kill("by the model")
+        process = await _next(fleet, 4)
+        process.says(Report(0, 1, {"m@1": VersionReport(VersionState.FAILED, "quarantined")}))
+        assert process.commits() == [1]
+        assert not fleet.pardon("other")
+        assert fleet.pardon("m")
+        assert process.prepared.directories == {"m@1": "/versions/1"}
+        assert process.prepared.alone == ["m@1"]
+        process.says(Loads(DIGEST))
+        process.kill("by the model")
+        assert (await _next(fleet, 5)).prepared.directories == {}
+
+
+async def test_a_snapshot_that_a_process_cannot_prepare_is_refused_and_asked_for_again(tmp_path, at_once):
+    """The reason is told, nobody swaps, and the process finds a whole file the next time."""
+    async with _fleet(tmp_path, 1) as fleet:
+        await _served(fleet, 1)
+        (process,) = fleet.started
+        fleet.offer(_publication(2, tmp_path))
+        first = process.prepared
+        process.prepared = None
+        process.says(CannotObey(2, "the snapshot cannot be read: no space"))
+        assert fleet.refused == f"generation 2: gateway process {process.pid} cannot obey it: {_REASON}"
+        process.says(Report(1, 2, {"m@1": READY, "m@2": READY}))
+        assert process.commits() == [1]
+        await eventually_async(lambda: process.prepared == first)
+        assert (tmp_path / "2.json").read_bytes() == fleet.wanted.data
+        process.is_warm(2)
+        assert process.commits() == [1, 2]
+        assert fleet.refused == ""
+
+
+_REASON = "the snapshot cannot be read: no space"
+
+
+async def test_a_new_process_that_never_can_prepare_is_replaced(tmp_path, at_once):
+    """A process that does not serve yet is asked a few times; then another one gets its turn."""
+    async with _fleet(tmp_path, 1) as fleet:
+        fleet.offer(_publication(1, tmp_path))
+        process = fleet.started[0]
+        for _ in range(4):
+            await eventually_async(lambda: process.prepared is not None and not fleet._asking)
+            process.prepared = None
+            process.says(CannotObey(1, _REASON))
+        assert (await _next(fleet, 2)).prepared.generation == 1
+
+
+async def test_a_refusal_of_what_was_overtaken_is_no_matter(tmp_path, at_once):
+    """The file of a snapshot that is not wanted any more may be gone by the time it is read."""
+    async with _fleet(tmp_path, 1) as fleet:
+        await _served(fleet, 1)
+        fleet.offer(_publication(2))
+        fleet.offer(_publication(3))
+        (process,) = fleet.started
+        process.says(CannotObey(2, "the snapshot cannot be read: No such file"))
+        assert fleet.refused == ""
+        process.is_warm(3)
+        assert process.commits() == [1, 3]

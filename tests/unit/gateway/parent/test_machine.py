@@ -1,5 +1,7 @@
 """The machine: what it does with a snapshot, and what it tells."""
 
+import asyncio
+
 import pytest
 
 from gateway.parent import last_good
@@ -10,6 +12,7 @@ from gateway.parent.machine import Machine
 from gateway.parent.messages import Report
 from gateway.parent.slots import Slots
 from gateway.parent.state_folder import StateFolder
+from tests.waiting import eventually_async
 from turnout.core.manifest import Runtime
 from turnout.core.report import VersionReport, VersionState
 from turnout.core.snapshot import Route, Snapshot, Variant, VersionEntry, encode
@@ -41,7 +44,7 @@ class FakeWorkers:
 
     released: tuple = ()
 
-    def hold(self, entries):
+    async def hold(self, entries):
         """Hold."""
         return {}
 
@@ -56,7 +59,7 @@ class FakeWorkers:
 class FakeProcess:
     """A process that is warm at once."""
 
-    pid, slot, started_s, listening, says_ready = 1, 0, 0.0, True, True
+    pid, slot, started_s, listening, says_ready, cannot = 1, 0, 0.0, True, True, None
 
     def __init__(self):
         self.report = None
@@ -99,6 +102,13 @@ def _report(fleet, generation, **states):
     fleet.processes[0].report = Report(generation, generation, {f"{m}@1": VersionReport(s) for m, s in states.items()})
 
 
+async def _update(machine):
+    """Have the machine look, do what that asks for, and look again."""
+    machine.update()
+    await machine.tidy()
+    machine.update()
+
+
 async def test_a_snapshot_becomes_the_last_good_one_only_when_it_is_served(parts):
     """Until all processes are warm the file on the disk stays what it was."""
     machine, fleet, _, state = parts
@@ -107,6 +117,7 @@ async def test_a_snapshot_becomes_the_last_good_one_only_when_it_is_served(parts
     assert last_good.read(state.last_good) is None
     _report(fleet, 1, a=VersionState.READY)
     machine.update()
+    await machine.tidy()
     assert last_good.read(state.last_good)[0].generation == 1
     assert machine.serving.generation == 1
 
@@ -149,6 +160,7 @@ async def test_what_left_the_snapshot_leaves_the_machine(parts):
         await machine.take(_offer(generation, model))
         _report(fleet, generation, **{model: VersionState.READY})
         machine.update()
+        await machine.tidy()
     assert machine._files.kept == ["b@1"]
     assert machine._workers.released == ("b@1",)
     assert [path.name for path in state.snapshots.iterdir()] == ["2.json"]
@@ -163,12 +175,15 @@ async def test_a_swap_leaves_alone_what_is_being_brought_for_the_next_snapshot(p
     async def fetch_during_the_swap(entry, blobs):
         _report(fleet, 1, a=VersionState.READY)
         machine.update()
+        await machine.tidy()
         return await fetch(entry, blobs)
 
     monkeypatch.setattr(machine._files, "fetch", fetch_during_the_swap)
     (state.snapshots / "2.json").write_bytes(b"")
     await machine.take(_offer(2, "b"))
     assert machine.serving.generation == 1
+    assert machine._files.kept == []
+    await machine.tidy()
     assert machine._files.kept == ["a@1", "b@1"]
     assert machine._workers.released == ("a@1", "b@1")
     assert (state.snapshots / "2.json").exists()
@@ -180,7 +195,7 @@ async def test_being_ready_is_said_once_and_latches(parts):
     assert machine.not_ready == "no routes have been published yet"
     await machine.take(_offer(1, "a"))
     _report(fleet, 1, a=VersionState.READY)
-    machine.update()
+    await _update(machine)
     assert machine.not_ready == ""
     _report(fleet, 1, a=VersionState.LOST)
     machine.update()
@@ -195,7 +210,7 @@ async def test_a_start_that_fails_is_said_once_too(parts):
     machine, fleet, said, _ = parts
     await machine.take(_offer(1, "a"))
     _report(fleet, 1, a=VersionState.FAILED)
-    machine.update()
+    await _update(machine)
     machine.update()
     assert [now.reason for now in said] == ["no route has a champion that is ready"]
     _report(fleet, 1, a=VersionState.READY)
@@ -232,8 +247,62 @@ async def test_the_ready_line_waits_until_the_doors_say_the_same(parts):
     fleet.processes[0].says_ready = False
     await machine.take(_offer(1, "a"))
     _report(fleet, 1, a=VersionState.READY)
-    machine.update()
+    await _update(machine)
     assert said == []
     fleet.processes[0].says_ready = True
     machine.update()
     assert [now.reason for now in said] == [""]
+
+
+async def test_nothing_is_announced_before_the_last_good_snapshot_is_kept(parts):
+    """Whoever hears that the machine is ready may kill it, and it starts again without control."""
+    machine, fleet, said, state = parts
+    await machine.take(_offer(1, "a"))
+    _report(fleet, 1, a=VersionState.READY)
+    machine.update()
+    machine.update()
+    assert said == []
+    await _update(machine)
+    assert [now.reason for now in said] == [""]
+    assert last_good.read(state.last_good)[0].generation == 1
+
+
+async def test_bytes_stay_while_the_newer_snapshot_cannot_be_kept(parts, caplog):
+    """A restart would begin with the older one, so what that holds is needed until the disk takes the newer one."""
+    machine, fleet, _, state = parts
+    await machine.take(_offer(1, "a"))
+    _report(fleet, 1, a=VersionState.READY)
+    await _update(machine)
+    in_the_way = state.last_good.with_name(f".{state.last_good.name}.new")
+    in_the_way.mkdir()
+    await machine.take(_offer(2, "b"))
+    _report(fleet, 2, b=VersionState.READY)
+    await _update(machine)
+    assert "generation 2 cannot be kept as the last good one" in caplog.text
+    assert (machine._files.kept, last_good.read(state.last_good)[0].generation) == (["a@1"], 1)
+    in_the_way.rmdir()
+    await machine.tidy()
+    assert (machine._files.kept, last_good.read(state.last_good)[0].generation) == (["b@1"], 2)
+
+
+async def test_a_retry_is_over_when_the_load_has_begun(parts):
+    """Control is asked only once it can hear that the version is no longer failed; without a quarantine at once."""
+    machine, fleet, _, _ = parts
+    await machine.take(_offer(1, "a"))
+    assert not await machine.retry("a")
+    for _ in range(3):
+        fleet._suspect({"a@1": "sha256:a"})
+    quarantined = VersionReport(VersionState.FAILED, "quarantined")
+    fleet.processes[0].report = Report(1, 1, {"a@1": quarantined})
+    retrying = asyncio.create_task(machine.retry("a"))
+    await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
+    assert not retrying.done()
+    _report(fleet, 1, a=VersionState.LOADING)
+    assert await asyncio.wait_for(retrying, 10)
+
+
+async def test_what_hinders_the_first_snapshot_is_why_the_machine_is_not_ready(parts):
+    """An operator who asks whether it is ready hears that the disk is full, not that nothing was published."""
+    machine, _, _, _ = parts
+    machine.refuse("state folder /s (--state) cannot be used: No space left on device")
+    assert machine.not_ready == "state folder /s (--state) cannot be used: No space left on device"

@@ -6,7 +6,18 @@ import socket
 import pytest
 
 from gateway.parent import process as process_module
-from gateway.parent.messages import Commit, Heartbeat, Listening, Prepare, Report, RepositoryCall, line, to_process
+from gateway.parent.messages import (
+    CannotObey,
+    Commit,
+    Heartbeat,
+    Listening,
+    Loads,
+    Prepare,
+    Report,
+    RepositoryCall,
+    line,
+    to_process,
+)
 from gateway.parent.process import GatewayProcess
 from tests.waiting import eventually_async
 
@@ -82,6 +93,30 @@ async def test_silence_for_too_long_is_the_end(pair, monkeypatch, caplog):
     process.check_heartbeat()
     assert process._process.returncode == -9
     assert "killed: no heartbeat for 6 s" in caplog.text or "killed: no heartbeat for 5 s" in caplog.text
+
+
+async def test_a_load_may_hold_a_process_up_for_longer(pair, monkeypatch):
+    """Reading a big pickle holds the interpreter: half a minute of silence is allowed for it, and no more."""
+    process, _, writer, heard = pair
+    writer.write(line(Loads({"m@1": "sha256:1"})))
+    await eventually_async(lambda: heard)
+    spoken_s = process._last_heard_s
+    monkeypatch.setattr(process_module.clock, "monotonic_s", lambda: spoken_s + 29)
+    process.check_heartbeat()
+    assert process._process.returncode is None
+    monkeypatch.setattr(process_module.clock, "monotonic_s", lambda: spoken_s + 31)
+    process.check_heartbeat()
+    assert process._process.returncode == -9
+
+
+async def test_a_refusal_is_over_when_the_process_is_asked_again(pair):
+    """What it could not prepare is remembered until then, and counted."""
+    process, _, writer, heard = pair
+    writer.write(line(CannotObey(2, "no space")))
+    await eventually_async(lambda: heard)
+    assert (process.cannot, process.refusals) == (CannotObey(2, "no space"), 1)
+    process.send(Prepare(2, "/run/2.json", {}, {}))
+    assert (process.cannot, process.refusals) == (None, 1)
 
 
 async def test_silence_is_forgiven_after_the_parent_itself_was_stopped(pair, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.parent.backoff import Backoff
 from gateway.parent.follow import Position, refusal
-from gateway.parent.quarantine import Losses
+from gateway.parent.quarantine import DEATHS_LOADING, Losses, Suspects
 from gateway.parent.slots import Slots
 
 
@@ -51,6 +51,62 @@ def test_one_loss_reported_by_several_processes_counts_once():
     assert [losses.count("m@1", at_s) for at_s in (0.0, 0.1, 0.2, 5.0, 5.3)] == [False] * 5
     losses.forget("m@1")
     assert losses.count("m@1", 6.0) is False
+
+
+A, B = {"a@1": "sha256:a"}, {"b@1": "sha256:b"}
+BOTH = A | B
+
+
+def test_a_version_that_was_loading_alone_is_quarantined_at_the_third_death():
+    """The reason says how often, and how to try again."""
+    suspects = Suspects()
+    assert [suspects.died(A) for _ in range(DEATHS_LOADING)] == [[], [], ["a@1"]]
+    reason = "the process died 3 times while loading it; load it again to retry"
+    assert suspects.refused(BOTH) == {"a@1": reason}
+    assert suspects.alone(BOTH) == []
+
+
+def test_versions_that_were_loading_together_are_suspected_and_loaded_one_by_one():
+    """However many processes die at once: only a death while it loads alone shows the guilty one."""
+    suspects = Suspects()
+    assert [suspects.died(BOTH) for _ in range(5)] == [[]] * 5
+    assert (suspects.alone(BOTH), suspects.refused(BOTH)) == (["a@1", "b@1"], {})
+    suspects.survived(B)
+    assert suspects.alone(BOTH) == ["a@1"]
+    assert suspects.died(A) == ["a@1"]
+    assert list(suspects.refused(BOTH)) == ["a@1"]
+
+
+def test_a_pardoned_version_is_quarantined_again_by_its_next_death():
+    """An operator's retry costs one process at most; only the model that was named is pardoned."""
+    suspects = Suspects()
+    for _ in range(DEATHS_LOADING):
+        suspects.died(A)
+    assert (suspects.pardon("b"), suspects.pardon("a"), suspects.pardon("a")) == (False, True, False)
+    assert (suspects.alone(BOTH), suspects.refused(BOTH)) == (["a@1"], {})
+    assert suspects.died(A) == ["a@1"]
+    assert "died 4 times" in suspects.refused(A)["a@1"]
+
+
+@pytest.mark.parametrize("held", [{}, {"a@1": "sha256:new"}])
+def test_a_version_that_left_or_has_other_bytes_starts_again(held):
+    """What was known of it is no longer true."""
+    suspects = Suspects()
+    for _ in range(DEATHS_LOADING):
+        suspects.died(A)
+    assert suspects.refused({"a@1": "sha256:new"}) == {}
+    suspects.keep(held)
+    assert suspects.refused(A) == {}
+    assert suspects.died(A) == []
+
+
+def test_what_is_refused_is_not_cleared_by_being_refused():
+    """A process that is told not to load a version does not thereby survive it."""
+    suspects = Suspects()
+    for _ in range(DEATHS_LOADING):
+        suspects.died(A)
+    suspects.survived(A)
+    assert list(suspects.refused(A)) == ["a@1"]
 
 
 HERE = Position("registry-a", 7, "sha256:7")

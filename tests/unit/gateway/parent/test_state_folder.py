@@ -1,5 +1,6 @@
 """Who may use STATE, and what is left of earlier users."""
 
+import asyncio
 import os
 import socket
 
@@ -9,17 +10,40 @@ from gateway.parent import last_good
 from gateway.parent.failure import CannotStart
 from gateway.parent.identity import gateway_name
 from gateway.parent.state_folder import StateFolder
+from tests.waiting import eventually_async
 from turnout.core.snapshot import Snapshot, encode
 
 
-def test_one_parent_at_a_time_uses_a_state_folder(tmp_path, monkeypatch):
+def test_one_parent_at_a_time_uses_a_state_folder(tmp_path):
     """A second parent is refused with one line that names the folder and the first one; after it, it may start."""
     state = StateFolder(tmp_path / "state")
-    monkeypatch.setattr("gateway.parent.state_folder._ORPHANS_GONE_S", 0.0)
     with pytest.raises(CannotStart, match=rf"state folder .*state \(--state\) is in use by process {os.getpid()}"):
         StateFolder(tmp_path / "state")
     state.close()
     StateFolder(tmp_path / "state").close()
+
+
+async def test_the_next_parent_waits_for_orphans_and_its_loop_goes_on(tmp_path, monkeypatch):
+    """What a killed parent left behind holds the lock for a moment; in vain it waits for so long only."""
+    root = tmp_path / "state"
+    left = StateFolder(root)
+    opening = asyncio.create_task(StateFolder.open(root))
+    await eventually_async(lambda: not opening.done())
+    left.close()
+    opened = await asyncio.wait_for(opening, 10)
+    monkeypatch.setattr("gateway.parent.state_folder._ORPHANS_GONE_S", 0.0)
+    with pytest.raises(CannotStart, match="in use by process"):
+        await StateFolder.open(root)
+    opened.close()
+
+
+async def test_another_parent_that_lives_is_not_waited_for(tmp_path):
+    """It will not go by itself: the refusal comes at once."""
+    state = StateFolder(tmp_path / "state")
+    os.pwrite(state.lock_fd, f"{os.getppid():<20}".encode(), 0)
+    with pytest.raises(CannotStart, match=f"in use by process {os.getppid()}"):
+        await asyncio.wait_for(StateFolder.open(tmp_path / "state"), 5)
+    state.close()
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path):

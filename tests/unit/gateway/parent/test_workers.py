@@ -28,6 +28,7 @@ class FakeSupervisor:
     def __init__(self, source, runtime, *, starts, on_state):
         self.source, self.runtime, self.on_state = source, runtime, on_state
         self.restarts = 0
+        self.pause_s = 0.5
         self.started = False
         self.stopped = None
         self.quarantined = ""
@@ -77,8 +78,8 @@ def _entry(runtime=Runtime.PYTHON, number=1, digest="sha256:a", golden=None):
 async def test_only_runtimes_in_processes_of_their_own_get_workers(workers, made):
     """Each such version has one worker, however often it is held, on a socket of its own."""
     entries = [_entry(), _entry(Runtime.ONNX, 2), _entry(Runtime.JVM, 3)]
-    sockets = workers.hold(entries)
-    assert workers.hold(entries) == sockets
+    sockets = await workers.hold(entries)
+    assert await workers.hold(entries) == sockets
     assert sorted(sockets) == ["m@1", "m@3"]
     assert len(set(sockets.values())) == 2
     await eventually_async(lambda: [one.started for one in made] == [True, True])
@@ -87,27 +88,27 @@ async def test_only_runtimes_in_processes_of_their_own_get_workers(workers, made
 
 async def test_a_worker_that_is_no_longer_held_is_stopped(workers, made, gone):
     """It finishes what it has; held again, the version gets another worker on another socket."""
-    first = workers.hold([_entry()])
+    first = await workers.hold([_entry()])
     workers.release([])
     await eventually_async(lambda: made[0].stopped == 30.0)
     assert gone == ["m@1"]
-    assert workers.hold([_entry()]) != first
+    assert await workers.hold([_entry()]) != first
     assert len(made) == 2
 
 
 async def test_changed_bytes_get_another_worker(workers, made):
     """A number that came back with other bytes is another version."""
-    first = workers.hold([_entry()])
-    assert workers.hold([_entry(digest="sha256:b")]) != first
+    first = await workers.hold([_entry()])
+    assert await workers.hold([_entry(digest="sha256:b")]) != first
     await eventually_async(lambda: made[0].stopped is not None)
     assert made[1].stopped is None
 
 
 async def test_a_worker_that_will_not_come_is_told_with_its_reason(workers, made, gone):
     """A failed load, and a golden file that cannot be read, reach the gateway processes."""
-    workers.hold([_entry()])
+    await workers.hold([_entry()])
     made[0].on_state(SupervisorState.FAILED, "no JDK found")
-    assert workers.hold([_entry(number=2, golden="golden.json")]) == {}
+    assert await workers.hold([_entry(number=2, golden="golden.json")]) == {}
     assert gone[0] == ("m@1", "no JDK found")
     assert gone[1][0] == "m@2"
     assert "golden.json: cannot be read" in gone[1][1]
@@ -115,7 +116,7 @@ async def test_a_worker_that_will_not_come_is_told_with_its_reason(workers, made
 
 async def test_restarts_are_counted(workers, made, tmp_path):
     """The counter names model and version, and counts each restart once."""
-    workers.hold([_entry()])
+    await workers.hold([_entry()])
     for restarts in (1, 1, 3):
         made[0].restarts = restarts
         workers.watch({})
@@ -123,11 +124,36 @@ async def test_restarts_are_counted(workers, made, tmp_path):
     assert 'turnout_worker_restarts_total{model="m",version="1"} 3.0' in text
 
 
+async def test_a_loss_is_one_line_in_the_log(workers, made, caplog):
+    """It says how the worker died, how many calls that cost in all processes, and when the next one starts."""
+    await workers.hold([_entry()])
+    made[0].on_state(SupervisorState.LOST, "killed by signal 9 (SIGKILL)")
+    workers.watch({1: LOST, 2: READY})
+    assert "died" not in caplog.text
+    workers.watch({1: LOST, 2: LOST, 3: {}})
+    workers.watch({1: LOST, 2: LOST, 3: {}})
+    line = "worker of m@1 died: killed by signal 9 (SIGKILL); 4 calls lost; restarting in 0.5 s"
+    assert [record.getMessage() for record in caplog.records if "died" in record.getMessage()] == [line]
+
+
+async def test_a_loss_is_told_though_a_process_does_not_speak_of_it(workers, made, caplog, monkeypatch):
+    """One that hangs, and so never says that its calls are lost, is not waited for without end."""
+    now_s = 100.0
+    monkeypatch.setattr(workers_module.clock, "monotonic_s", lambda: now_s)
+    await workers.hold([_entry()])
+    made[0].on_state(SupervisorState.LOST, "exited with status 3")
+    workers.watch({1: READY})
+    assert "died" not in caplog.text
+    now_s += 1
+    workers.watch({1: READY})
+    assert "worker of m@1 died: exited with status 3; 0 calls lost; restarting in 0.5 s" in caplog.text
+
+
 async def test_three_losses_under_calls_quarantine_a_version(workers, made, gone, monkeypatch):
     """Two processes that report one loss count once; the third loss takes the version out, everywhere."""
     now_s = 100.0
     monkeypatch.setattr(workers_module.clock, "monotonic_s", lambda: now_s)
-    workers.hold([_entry()])
+    await workers.hold([_entry()])
     for _ in range(3):
         assert made[0].quarantined == ""
         workers.watch({1: LOST, 2: READY})
@@ -143,7 +169,7 @@ async def test_losses_during_the_rehearsal_count_too(workers, made, monkeypatch)
     now_s = 100.0
     monkeypatch.setattr(workers_module.clock, "monotonic_s", lambda: now_s)
     rehearsed = {"m@1": VersionReport(VersionState.LOST, "killed")}
-    workers.hold([_entry()])
+    await workers.hold([_entry()])
     for _ in range(3):
         assert made[0].quarantined == ""
         workers.watch({1: LOST})
@@ -155,7 +181,7 @@ async def test_losses_during_the_rehearsal_count_too(workers, made, monkeypatch)
 async def test_a_loss_without_calls_in_flight_is_no_reason(workers, made):
     """A worker that dies idle is only restarted."""
     idle = {"m@1": VersionReport(VersionState.LOST, "killed")}
-    workers.hold([_entry()])
+    await workers.hold([_entry()])
     for _ in range(5):
         workers.watch({1: idle})
         workers.watch({1: READY})
@@ -165,7 +191,7 @@ async def test_a_loss_without_calls_in_flight_is_no_reason(workers, made):
 async def test_the_end_stops_all_of_them_at_once(workers, made, monkeypatch):
     """Those that linger are stopped too."""
     monkeypatch.setattr(workers_module, "_LINGER_S", 60.0)
-    workers.hold([_entry(), _entry(number=2)])
+    await workers.hold([_entry(), _entry(number=2)])
     workers.release([_entry()])
     await asyncio.sleep(0)
     await workers.stop(1.5)

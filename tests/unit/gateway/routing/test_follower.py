@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.parent.messages import (
+    CannotObey,
     Commit,
     Drain,
     MachineReady,
@@ -209,8 +210,8 @@ async def test_a_loaded_version_is_ready_once_routes_know_it(plane, monkeypatch)
     await plane.predict(request())
 
 
-async def test_unreadable_and_unknown_snapshots_change_nothing(plane, caplog):
-    """What cannot be read, was not prepared or makes no sense is logged; the old routes go on."""
+async def test_the_parent_hears_of_snapshots_that_cannot_be_obeyed(plane):
+    """What cannot be read, was not prepared or makes no sense is answered with the reason; the old routes go on."""
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
     (plane.folder / "broken.json").write_text("{")
     await plane.follower.handle(Prepare(7, str(plane.folder / "broken.json"), {}, {}))
@@ -218,8 +219,11 @@ async def test_unreadable_and_unknown_snapshots_change_nothing(plane, caplog):
     await plane.follower.handle(Commit(9))
     torn = Route("m", "m@1", (Variant("m@1", 10_000, ((0, 5),)),))
     await plane.follower.handle(Commit(await plane.prepare([entry("m@1")], [torn])))
-    for text in ("snapshot 7 cannot be read", "snapshot 8 cannot be read", "9 was not prepared", "cannot be obeyed"):
-        assert text in caplog.text
+    answers = [(message.generation, message.reason) for message in plane.sent if isinstance(message, CannotObey)]
+    assert [generation for generation, _ in answers] == [7, 8, 9, 2]
+    words = ("cannot be read: Input data was truncated", "No such file", "not prepared", "5 buckets of 10000")
+    for (_, reason), word in zip(answers, words, strict=True):
+        assert word in reason
     assert (await plane.predict(request())).generation == 1
 
 

@@ -53,6 +53,48 @@ async def test_loads_in_process_take_turns(plane):
     await eventually_async(lambda: set(plane.states().values()) == {"ready"})
 
 
+async def test_a_suspect_loads_alone_and_after_the_others(plane):
+    """While a version loads that a process died of, no other does; the parent hears beforehand of each load."""
+    gate = asyncio.Event()
+    under_way: list[str] = []
+    crowds: list[tuple[str, ...]] = []
+
+    def slow(name):
+        async def load():
+            assert told[-1].keys() >= {name}
+            under_way.append(name)
+            crowds.append(tuple(under_way))
+            await gate.wait()
+            under_way.remove(name)
+            return FakeModel()
+
+        return load
+
+    told = plane.loads
+    names = ["a@1", "b@1", "c@1", "d@1"]
+    plane.models.update({name: slow(name) for name in names})
+    await plane.prepare([entry(name, runtime=Runtime.ONNX) for name in names], alone=["a@1", "b@1"])
+    await eventually_async(lambda: under_way == ["c@1", "d@1"])
+    gate.set()
+    await eventually_async(lambda: set(plane.states().values()) == {"ready"})
+    assert crowds[2:] == [("a@1",), ("b@1",)]
+    assert told[-1] == {}
+
+
+async def test_what_loads_is_told_until_its_load_is_over(plane):
+    """A load that fails or is given up is over too; a worker's version is not loaded in this process."""
+
+    async def never():
+        await asyncio.Event().wait()
+
+    plane.models.update({"never@1": never, "w@1": never})
+    await plane.prepare([entry("never@1", runtime=Runtime.ONNX), entry("bad@1", runtime=Runtime.ONNX), entry("w@1")])
+    await eventually_async(lambda: plane.loads[-1:] == [{"never@1": "sha256:never@1"}])
+    await plane.follow([], [])
+    await eventually_async(lambda: plane.loads[-1] == {})
+    assert {"bad@1", "never@1"} == {version for loading in plane.loads for version in loading}
+
+
 async def test_same_bytes_are_loaded_once(plane):
     """A version that stays in the next snapshot is not loaded again; new bounds are taken at once."""
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
