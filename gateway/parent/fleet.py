@@ -237,7 +237,7 @@ class Fleet:
             if process.in_service:
                 continue
             told = self._told(serving)
-            if process.prepared != told:
+            if process.prepared is not told and process.prepared != told:
                 process.send(told)
             elif process.report is not None and self._is_warm(process, process.report, serving):
                 self._commit(process, serving)
@@ -246,8 +246,10 @@ class Fleet:
 
     def _told(self, publication: Publication) -> Prepare:
         """Return what a process is told to prepare as of now: without what is quarantined, suspects alone."""
-        digests = publication.digests
         prepare = publication.prepare
+        if not self._suspects:
+            return prepare
+        digests = publication.digests
         refused = self._suspects.refused(digests)
         directories = {version: path for version, path in prepare.directories.items() if version not in refused}
         alone = self._suspects.alone(digests)

@@ -46,6 +46,7 @@ class Machine:
     ) -> None:
         self.name = name
         self._refused = ""
+        self._hindered = ""
         self._state = state
         self._files = files
         self._workers = workers
@@ -155,6 +156,10 @@ class Machine:
         """Report that control's snapshot is not obeyed, and why; empty: it is again."""
         self._refused = reason
 
+    def hinder(self, reason: str) -> None:
+        """Report why the last good snapshot cannot be taken; empty: it can."""
+        self._hindered = reason
+
     def readiness(self) -> Readiness:
         """Return how ready the machine is, whether or not it has been ready before."""
         return readiness(
@@ -162,7 +167,7 @@ class Machine:
             self.versions(),
             patience_over=self._fleet.patience_over,
             allow_empty=self._allow_empty,
-            refused=self._refused or self._fleet.refused,
+            refused=self._not_obeyed,
         )
 
     def leave(self) -> None:
@@ -193,7 +198,7 @@ class Machine:
             generation=serving.generation if serving else 0,
             held=self._fleet.held,
             versions=self._fleet.versions(),
-            refused=self._refused or self._fleet.refused,
+            refused=self._not_obeyed,
         )
 
     def exposition(self) -> bytes:
@@ -219,6 +224,10 @@ class Machine:
                 for process in self._fleet.processes
             ],
         }
+
+    @property
+    def _not_obeyed(self) -> str:
+        return self._refused or self._hindered or self._fleet.refused
 
     async def _prepare(self, offer: Offer) -> Publication:
         snapshot = offer.snapshot

@@ -54,6 +54,10 @@ class Suspects:
     def __init__(self) -> None:
         self._suspects: dict[str, _Suspect] = {}
 
+    def __len__(self) -> int:
+        """How many versions are suspected or quarantined."""
+        return len(self._suspects)
+
     def died(self, loading: Mapping[str, str]) -> list[str]:
         """Note the death of a process that was loading these; return the versions that are quarantined for it."""
         for version, digest in loading.items():

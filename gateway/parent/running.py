@@ -151,12 +151,12 @@ async def _take_kept(parts: Parts, snapshot: Snapshot, data: bytes) -> None:
         except OSError as error:
             reason = f"state folder {parts.state.root} (--state) cannot be used: {error.strerror or error}"
             _log.error("the last good snapshot cannot be taken: %s; next try in %g s", reason, pause_s)
-            parts.machine.refuse(reason)
+            parts.machine.hinder(reason)
             await asyncio.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
         else:
             break
-    parts.machine.refuse("")
+    parts.machine.hinder("")
 
 
 async def _first_answer(parts: Parts) -> None:

@@ -126,6 +126,34 @@ def test_a_process_that_hangs_is_killed_and_replaced(serve, folder):
     assert server.end() == 0
 
 
+def test_a_killed_worker_is_one_line_in_the_log(serve, folder, tmp_path):
+    """An operator reads what died, how, what it cost and when it is back; then it answers again."""
+    write_python(folder / "py", 3.0)
+    code = folder / "py" / "constant_model.py"
+    begun, held = tmp_path / "begun", tmp_path / "held"
+    lines = (
+        "exists = __import__('os').path.exists",
+        f"open({str(begun)!r}, 'w').close() if exists({str(held)!r}) else None",
+        f"while exists({str(held)!r}): pass",
+        "return",
+    )
+    code.write_text(code.read_text().replace("return", "\n        ".join(lines)))
+    server = serve(folder).ready()
+    held.touch()
+    (worker,) = server.children("python_worker")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(server.predict, "py")
+        eventually(begun.exists)
+        os.kill(worker, signal.SIGKILL)
+        assert call.result().status_code == 503
+    line = "worker of py@1 died: killed by signal 9 (SIGKILL); 1 calls lost; restarting in 0.5 s"
+    assert line in server.logged("worker of py@1 died")
+    held.unlink()
+    eventually(lambda: server.predict("py").status_code == 200, 30)
+    assert len([line for line in server.log if "worker of py@1 died" in line]) == 1
+    assert server.end() == 0
+
+
 def test_nothing_survives_the_parent(serve, folder):
     """After kill -9 of the parent every process is gone within 5 s, and the next start finds nothing in its way."""
     write_python(folder / "py", 3.0)

@@ -104,7 +104,7 @@ async def test_a_control_that_went_back_is_noticed_after_an_outage(tmp_path):
 
 @pytest.mark.usefixtures("_quick")
 async def test_a_snapshot_that_cannot_be_stored_is_tried_again(tmp_path, caplog):
-    """A full disk is said and does not end the following."""
+    """A full disk is said, here and to control, and does not end the following."""
     control = FakeControl(Snapshot("r", 1, 1))
     failures = [OSError(28, "No space left on device")]
     taken = []
@@ -115,9 +115,11 @@ async def test_a_snapshot_that_cannot_be_stored_is_tried_again(tmp_path, caplog)
         taken.append(offer)
         return True
 
-    task = asyncio.create_task(Follow(control, tmp_path / "adopt", take, lambda _: None).run())
+    refusals = []
+    task = asyncio.create_task(Follow(control, tmp_path / "adopt", take, refusals.append).run())
     await eventually_async(lambda: taken)
     assert "generation 1 cannot be taken: [Errno 28] No space left on device" in caplog.text
+    assert refusals == ["generation 1 cannot be taken: [Errno 28] No space left on device", ""]
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -140,3 +142,16 @@ async def test_bytes_that_were_missing_are_asked_for_again(tmp_path):
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.usefixtures("_quick")
+async def test_a_word_of_the_operator_that_cannot_be_read_or_removed_does_not_end_the_following(tmp_path, caplog):
+    """A state folder that fails costs a line in the log, not the parent."""
+    adopt = tmp_path / "adopt"
+    adopt.mkdir()
+    control = FakeControl(Snapshot("r", 1, 1))
+    async with _following(control, tmp_path) as (_, taken, _refusals):
+        await eventually_async(lambda: taken)
+        await eventually_async(lambda: f"remove {adopt} by hand" in caplog.text)
+        control.now = Snapshot("r", 2, 2)
+        await eventually_async(lambda: len(taken) >= 2)

@@ -304,5 +304,5 @@ async def test_a_retry_is_over_when_the_load_has_begun(parts):
 async def test_what_hinders_the_first_snapshot_is_why_the_machine_is_not_ready(parts):
     """An operator who asks whether it is ready hears that the disk is full, not that nothing was published."""
     machine, _, _, _ = parts
-    machine.refuse("state folder /s (--state) cannot be used: No space left on device")
+    machine.hinder("state folder /s (--state) cannot be used: No space left on device")
     assert machine.not_ready == "state folder /s (--state) cannot be used: No space left on device"
