@@ -6,9 +6,9 @@ cancels the method's task. Messages of many elements are decoded on a thread.
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from gateway.doors import grpc_wire
 from gateway.doors.envelope import (
@@ -21,7 +21,7 @@ from gateway.doors.envelope import (
 )
 from gateway.doors.grpc_call import Call, Context, unforeseen
 from gateway.doors.grpc_codec import InferMessage, InferRequest, error_response
-from gateway.doors.interface import Backend
+from gateway.doors.interface import Answer, Backend
 from gateway.limits import Limits
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Cancelled, NotReady, Overloaded, TurnoutError
@@ -135,15 +135,16 @@ class Predictions:
         call = Call(context)
         exchange = Exchange(call, self._limits.message_bytes)
         try:
-            prediction = await self._predict(exchange, message)
-            answer = exchange.written(prediction)
+            answer = self._begin(exchange, message)
+            prediction = answer if isinstance(answer, Prediction) else await answer
+            written = exchange.written(prediction)
         except TurnoutError as error:
             failure = error
         except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
             failure = unforeseen(call.request_id)
         else:
             await call.announce(prediction.generation, prediction.version, prediction.fallback)
-            return answer
+            return written
         self._note(exchange, failure)
         request = exchange.request
         if request is None:
@@ -196,7 +197,8 @@ class Predictions:
     async def _answer(self, exchange: Exchange, message: bytes) -> bytes:
         """Return one ModelStreamInferResponse, whatever happens."""
         try:
-            prediction = await self._predict(exchange, message)
+            answer = self._begin(exchange, message)
+            prediction = answer if isinstance(answer, Prediction) else await answer
             return b"".join(grpc_wire.delimited(_STREAM_ANSWER, exchange.written(prediction)))
         except TurnoutError as error:
             failure = error
@@ -207,29 +209,33 @@ class Predictions:
         about = error_response(exchange.id, exchange.request_id, exchange.request)
         return b"".join((*grpc_wire.delimited(_STREAM_ERROR, text), *grpc_wire.delimited(_STREAM_ANSWER, about)))
 
-    async def _predict(self, exchange: Exchange, message: bytes) -> Prediction:
-        """Read the message and ask the router. Raises core errors."""
-        size = len(message)
-        if self._held_bytes + size > self._limits.held_bytes:
+    def _begin(self, exchange: Exchange, message: bytes) -> Answer:
+        """Read the message and ask the router; what has to be waited for is left to await. Raises core errors."""
+        if self._held_bytes + len(message) > self._limits.held_bytes:
             raise Overloaded(f"{self._held_bytes} bytes of messages are held already; try again")
-        self._held_bytes += size
-        try:
-            received, version = await self._read(exchange, message)
-            answer = self._backend.predict(exchange.ask(received, version))
-            return answer if isinstance(answer, Prediction) else await answer
-        except asyncio.CancelledError:
-            self._note(exchange, Cancelled("the caller left"))
-            raise
-        finally:
-            self._held_bytes -= size
-
-    async def _read(self, exchange: Exchange, message: bytes) -> tuple[InferRequest, int | None]:
         infer = InferMessage(message)
         exchange.route, exchange.id = infer.route, infer.id
         version = version_number(infer.version, infer.route)
         if infer.many_elements:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, infer.decode), version
-        return infer.decode(), version
+            return self._wait(exchange, message, self._decoded(exchange, infer, version))
+        answer = self._backend.predict(exchange.ask(infer.decode(), version))
+        return answer if isinstance(answer, Prediction) else self._wait(exchange, message, answer)
+
+    async def _wait(self, exchange: Exchange, message: bytes, rest: Coroutine[Any, Any, Prediction]) -> Prediction:
+        """Hold the message until its answer is there."""
+        self._held_bytes += len(message)
+        try:
+            return await rest
+        except asyncio.CancelledError:
+            self._note(exchange, Cancelled("the caller left"))
+            raise
+        finally:
+            self._held_bytes -= len(message)
+
+    async def _decoded(self, exchange: Exchange, infer: InferMessage, version: int | None) -> Prediction:
+        received = await asyncio.get_running_loop().run_in_executor(self._decoders, infer.decode)
+        answer = self._backend.predict(exchange.ask(received, version))
+        return answer if isinstance(answer, Prediction) else await answer
 
     def _note(self, exchange: Exchange, failure: TurnoutError) -> None:
         """Have a request counted that never reached the router."""
