@@ -40,10 +40,12 @@ PATHS = st.sampled_from(
 )
 EXTRAS = st.lists(
     st.sampled_from(
-        ["turnout-request-id: mine", "turnout-request-id: no good", "turnout-deadline-ms: 5000", "traceparent: 00-zz"]
-        + ["turnout-deadline-ms: soon", "accept-encoding: gzip", "Expect: 100-continue", "connection: close"]
-        + ["connection: keep-alive", "connection: upgrade, http2-settings\r\nupgrade: h2c", "content-encoding: br"]
-        + ["inference-header-content-length: 0", "inference-header-content-length: 9999", "x-cohort: beta"]
+        [
+            *("turnout-request-id: mine", "turnout-request-id: no good", "turnout-deadline-ms: 5000", "traceparent: 0"),
+            *("turnout-deadline-ms: soon", "accept-encoding: gzip", "Expect: 100-continue", "connection: close"),
+            *("connection: keep-alive", "connection: upgrade, http2-settings\r\nupgrade: h2c", "content-encoding: br"),
+            *("inference-header-content-length: 0", "inference-header-content-length: 9999", "x-cohort: beta"),
+        ]
     ),
     max_size=2,
 )

@@ -9,7 +9,7 @@ from gateway.doors.classification import classify
 from gateway.doors.envelope import HEADER_FALLBACK, HEADER_GENERATION, HEADER_REQUEST_ID, HEADER_VERSION
 from turnout.core import json_tensor
 from turnout.core.request import Parameter, Prediction
-from turnout.core.tensor import Buffer, Tensor
+from turnout.core.tensor import Buffer, Datatype, Tensor, TensorMap
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -31,6 +31,18 @@ class AnswerPlan:
         self.wanted = wanted
         self.default = _BINARY if binary else _JSON
         self.annotated = annotated
+
+    def is_long(self, outputs: TensorMap) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+        return any(
+            tensor.array.size > LONG_ELEMENTS
+            and (tensor.datatype is Datatype.BYTES or not self.wanted.get(name, self.default).binary)
+            for name, tensor in outputs.items()
+        )
+
+
+# So many elements take about a millisecond to write one by one.
+LONG_ELEMENTS: Final = 16 * 1024
 
 
 class Written(msgspec.Struct, frozen=True):

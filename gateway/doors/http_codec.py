@@ -20,7 +20,7 @@ from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
 from turnout.core.request import Parameter, Prediction
 from turnout.core.signature import TensorSpec, check_shape
-from turnout.core.tensor import Datatype, Tensor
+from turnout.core.tensor import Datatype, Tensor, TensorMap
 
 BINARY_DATA: Final = "binary_data"
 BINARY_DATA_OUTPUT: Final = "binary_data_output"
@@ -76,6 +76,10 @@ class InferRequest:
     def write(self, prediction: Prediction, name: str, request_id: str) -> Written:
         """Return the answer's bytes. Raises ModelFault or InvalidInput for what the caller's form cannot carry."""
         return write(prediction, self.plan, name=name, id=self.id, request_id=request_id)
+
+    def writes_long(self, outputs: TensorMap) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+        return self.plan.is_long(outputs)
 
 
 class InferForm:

@@ -52,6 +52,9 @@ class ReadBody(Protocol):
     def write(self, prediction: Prediction, name: str, request_id: str) -> Written:
         """Return the answer's bytes. Raises ModelFault or InvalidInput for what the caller's form cannot carry."""
 
+    def writes_long(self, outputs: TensorMap) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+
 
 class Form(Protocol):
     """One wire form of prediction."""
@@ -147,6 +150,7 @@ class Exchange:
             deadline=deadline,
             traceparent=traceparent(headers.text(TRACEPARENT)),
             encode=self.encode,
+            encodes_long=body.writes_long,
         )
         return self._backend.predict(self.request)
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from gateway.doors import json_body
-from gateway.doors.answer import Written
+from gateway.doors.answer import LONG_ELEMENTS, Written
 from gateway.doors.http_headers import Headers
 from gateway.doors.interface import Backend
 from gateway.limits import Limits
@@ -22,7 +22,7 @@ from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
 from turnout.core.request import Parameter, Prediction
 from turnout.core.signature import TensorSpec, check_shape, names
-from turnout.core.tensor import Datatype, Tensor
+from turnout.core.tensor import Datatype, Tensor, TensorMap
 
 SIGNATURE: Final = "serving_default"
 _BYTES_SUFFIX: Final = "_bytes"
@@ -64,6 +64,10 @@ class PredictBody:
             return Written(_ENCODER.encode({"predictions": _only(columns)}))
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return Written(_ENCODER.encode({"predictions": rows}))
+
+    def writes_long(self, outputs: TensorMap) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+        return any(tensor.array.size > LONG_ELEMENTS for tensor in outputs.values())
 
 
 class PredictForm:

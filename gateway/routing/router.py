@@ -1,5 +1,6 @@
 """From a request to its answer: look up, pick, check, run, fall back, record, copy to shadows."""
 
+import asyncio
 import logging
 import random
 from typing import Final
@@ -177,7 +178,7 @@ class _Visit:
 class _Attempt:
     """One version asked: raises what is wrong with the request, the version or its answer."""
 
-    __slots__ = ("_call", "_fallback", "_inputs", "_request", "_rows", "_served", "_target", "_wanted")
+    __slots__ = ("_call", "_fallback", "_inputs", "_outputs", "_request", "_rows", "_served", "_target", "_wanted")
 
     def __init__(self, target: Target, request: PredictRequest, call: Call, fallback: str | None = None) -> None:
         self._target = target
@@ -187,22 +188,34 @@ class _Attempt:
         self._served = target.ready()
         self._inputs = target.inputs(request.inputs)
         self._wanted = target.wanted(request.outputs)
+        self._outputs: TensorMap | None = None
         call.rows = self._rows = rows_of(target.signature, self._inputs)
 
     def now(self) -> Prediction | None:
-        """Return the answer if nothing has to be waited for; else None, with nothing done."""
+        """Return the answer if nothing has to be waited for; else None, and `later` does what is left."""
         if self._rows == 0:
-            return self._encoded(self._target.no_rows(self._wanted))
+            return _encoded(self._prediction(self._target.no_rows(self._wanted)), self._request)
         outputs = self._served.predict_now(self._inputs, self._wanted, self._call, self._rows)
-        return self._encoded(outputs) if outputs is not None else None
+        if outputs is None or self._encodes_long(outputs):
+            self._outputs = outputs
+            return None
+        return _encoded(self._prediction(outputs), self._request)
 
     async def later(self) -> Prediction:
         """Return the answer, however long it takes. Not for no rows: `now` answers those."""
-        return self._encoded(await self._served.predict(self._inputs, self._wanted, self._call, self._rows))
-
-    def _encoded(self, outputs: TensorMap) -> Prediction:
-        prediction = Prediction(outputs, self._target.ref, self._request.generation, self._fallback)
+        outputs = self._outputs
+        if outputs is None:
+            outputs = await self._served.predict(self._inputs, self._wanted, self._call, self._rows)
+        prediction = self._prediction(outputs)
+        if self._encodes_long(outputs):
+            return await asyncio.to_thread(_encoded, prediction, self._request)
         return _encoded(prediction, self._request)
+
+    def _prediction(self, outputs: TensorMap) -> Prediction:
+        return Prediction(outputs, self._target.ref, self._request.generation, self._fallback)
+
+    def _encodes_long(self, outputs: TensorMap) -> bool:
+        return self._request.encodes_long is not None and self._request.encodes_long(outputs)
 
 
 def _rescues(visit: _Visit, failure: TurnoutError) -> bool:

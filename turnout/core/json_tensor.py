@@ -31,6 +31,7 @@ _NESTED: Final = re.compile(rb"\s*\[\s*\[")
 _WHERE: Final = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 _STEP: Final = re.compile(r"\[(\d+)\]")
 _PIECE_BYTES: Final = 128 * 1024
+_PIECE_ELEMENTS: Final = 16 * 1024
 _UINT64_MAX: Final = 2**64 - 1
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -101,11 +102,19 @@ def encode(tensor: Tensor, *, name: str, nonfinite_null: bool) -> bytes:
         raise no_json_form(name, datatype)
     if datatype is Datatype.BYTES:
         return _ENCODER.encode(texts(tensor, name))
-    data = _ENCODER.encode(tensor.array.reshape(-1).tolist())
+    data = _encode_numbers(tensor.array.reshape(-1))
     # The encoder writes a non-finite number as null, and numbers never hold that word otherwise.
     if not nonfinite_null and b"null" in data:
         raise non_finite(tensor, name)
     return data
+
+
+def _encode_numbers(flat: Array) -> bytes:
+    """Return the list of numbers, in pieces between which other threads get their turn."""
+    if flat.size <= _PIECE_ELEMENTS:
+        return _ENCODER.encode(flat.tolist())
+    pieces = (flat[at : at + _PIECE_ELEMENTS].tolist() for at in range(0, flat.size, _PIECE_ELEMENTS))
+    return b"[" + b",".join(_ENCODER.encode(piece)[1:-1] for piece in pieces) + b"]"
 
 
 def texts(tensor: Tensor, name: str) -> list[str | None]:

@@ -30,12 +30,14 @@ class PredictRequest:
 
     `encode`, which a door may set, turns an answer into the door's bytes and keeps them. The router calls it inside
     the request's measured time, before it counts the outcome: a ModelFault that it raises (NaN in a JSON answer) is
-    the version's, goes on to the route's fallbacks, and is never counted as ok.
+    the version's, goes on to the route's fallbacks, and is never counted as ok. Where `encodes_long` says so of the
+    outputs, it is called on a thread.
     """
 
     __slots__ = (
         "deadline",
         "encode",
+        "encodes_long",
         "generation",
         "headers",
         "id",
@@ -67,6 +69,7 @@ class PredictRequest:
         deadline: Deadline | None = None,
         traceparent: str | None = None,
         encode: "Callable[[Prediction], None] | None" = None,
+        encodes_long: Callable[[TensorMap], bool] | None = None,
     ) -> None:
         self.route = route
         self.version = version
@@ -81,6 +84,7 @@ class PredictRequest:
         self.deadline = deadline
         self.traceparent = traceparent
         self.encode = encode
+        self.encodes_long = encodes_long
         self.picked: VersionRef | None = None
         self.generation = 0
 

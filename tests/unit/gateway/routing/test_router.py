@@ -1,6 +1,7 @@
 """Requests through the router: who answers, what is counted, what rescues."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -302,6 +303,25 @@ async def test_answer_that_cannot_be_written_is_no_success(plane):
     assert plane.count("turnout_requests_total", outcome="fault") == 2
     assert plane.count("turnout_requests_total", outcome="ok") == 0
     assert plane.count("turnout_predicted_value_count") == 0
+
+
+async def test_long_answers_are_written_on_a_thread(plane):
+    """What takes long to write does not hold the loop, is asked of the model once, and fails like any other."""
+    model, writers = FakeModel(), []
+
+    def encode(prediction):
+        writers.append(threading.current_thread())
+        if len(writers) > 1:
+            raise ModelFault("not finite")
+
+    await plane.serve({"m@1": model}, route("m", "m@1"))
+    before = len(model.calls)
+    await plane.predict(request(encode=encode, encodes_long=lambda outputs: "score" in outputs))
+    assert len(model.calls) == before + 1
+    with pytest.raises(ModelFault):
+        await plane.predict(request(encode=encode, encodes_long=lambda _: True))
+    assert threading.main_thread() not in writers
+    assert plane.count("turnout_requests_total", outcome="fault") == 1
 
 
 async def test_unforeseen_faults_are_internal(plane, caplog):

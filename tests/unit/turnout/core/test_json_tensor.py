@@ -218,3 +218,17 @@ def test_text_answers_are_strings_and_other_bytes_a_named_refusal():
     broken = Tensor.of(np.array([b"a", b"\xff"], dtype=object))
     with pytest.raises(InvalidInput, match=r"tensor 'y': element 1 is not UTF-8 .* the binary tensor extension"):
         json_tensor.encode(broken, name="y", nonfinite_null=False)
+
+
+@pytest.mark.parametrize("nonfinite_null", [False, True])
+def test_many_numbers_are_written_like_few(nonfinite_null):
+    """An answer that is written in pieces is one list of all numbers; a NaN in any piece is found."""
+    values = np.arange(40_000) / 8
+    text = json_tensor.encode(Tensor.of(values), name="y", nonfinite_null=nonfinite_null)
+    assert json.loads(text) == values.tolist()
+    values[-1] = np.nan
+    if nonfinite_null:
+        assert json.loads(json_tensor.encode(Tensor.of(values), name="y", nonfinite_null=True))[-1] is None
+    else:
+        with pytest.raises(ModelFault, match="element 39999"):
+            json_tensor.encode(Tensor.of(values), name="y", nonfinite_null=False)
