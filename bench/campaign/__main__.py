@@ -8,6 +8,7 @@ from bench.campaign.harness import ROOT
 
 CHECKS = (
     "speed",
+    "lane",
     "split",
     "shadow",
     "prometheus",
