@@ -22,6 +22,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_CONFIG := 1
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+# Without bytecode on the disk each process compiles all that it imports: a gateway's start takes 5 s CPU, not 0.6 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
