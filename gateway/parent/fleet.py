@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeAlias
-
-import msgspec
 
 from gateway.parent.backoff import Backoff
 from gateway.parent.decision import START_PATIENCE_S, Step, decide, merge, tried
@@ -20,18 +17,17 @@ from gateway.parent.messages import (
     Listening,
     Loads,
     MachineReady,
-    Prepare,
     Report,
     RepositoryCall,
     SaysReady,
     WorkerGone,
 )
 from gateway.parent.process import GatewayProcess
+from gateway.parent.publication import Publication
 from gateway.parent.quarantine import Suspects
 from gateway.parent.slots import Slots
 from turnout.core import clock
 from turnout.core.report import VersionReport
-from turnout.core.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -42,26 +38,6 @@ _ASK_AGAIN_S: Final = 2.0
 _ASKED_AT_MOST: Final = 3
 
 Heard: TypeAlias = Callable[[GatewayProcess, FromProcess], None]
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """A snapshot, its canonical bytes, and what the processes are told to prepare it."""
-
-    snapshot: Snapshot
-    data: bytes
-    prepare: Prepare
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The digest of each version that is held."""
-        return {str(entry.ref): entry.digest for entry in self.snapshot.versions}
-
-    def store(self) -> None:
-        """Write the bytes to where the processes are told to read them, whole or not at all. Raises OSError."""
-        path = Path(self.prepare.snapshot_path)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_bytes(self.data)
-        temporary.replace(path)
 
 
 class Fleet:
@@ -112,15 +88,22 @@ class Fleet:
             self._first_offer_s = clock.monotonic_s()
         for process in self.processes:
             if process.in_service or self.serving is None:
-                process.send(self._told(publication))
+                process.send(publication.told(self._suspects))
         self._on_change()
 
-    def pardon(self, model: str) -> bool:
-        """Have quarantined versions of a model loaded once more; tell whether there are any."""
+    def pardon(self, model: str, asked_by: GatewayProcess) -> bool:
+        """Have quarantined versions of a model loaded once more, by one process first; tell whether there are any.
+
+        That process is not the one that was asked for it, if there is another: it could not answer any more.
+        """
         if not self._suspects.pardon(model):
             return False
         publication = self.wanted or self.serving
-        if publication is not None:
+        serving = [process for process in self.processes if process.in_service]
+        if publication is not None and serving:
+            tries = min(serving, key=lambda process: process is asked_by)
+            tries.send(publication.told(self._suspects))
+        elif publication is not None:
             self.offer(publication)
         return True
 
@@ -236,26 +219,13 @@ class Fleet:
         for process in self.processes:
             if process.in_service:
                 continue
-            told = self._told(serving)
+            told = serving.told(self._suspects)
             if process.prepared is not told and process.prepared != told:
                 process.send(told)
             elif process.report is not None and self._is_warm(process, process.report, serving):
                 self._commit(process, serving)
                 if self.wanted is not None:
-                    process.send(self._told(self.wanted))
-
-    def _told(self, publication: Publication) -> Prepare:
-        """Return what a process is told to prepare as of now: without what is quarantined, suspects alone."""
-        prepare = publication.prepare
-        if not self._suspects:
-            return prepare
-        digests = publication.digests
-        refused = self._suspects.refused(digests)
-        directories = {version: path for version, path in prepare.directories.items() if version not in refused}
-        alone = self._suspects.alone(digests)
-        return msgspec.structs.replace(
-            prepare, directories=directories, problems={**refused, **prepare.problems}, alone=alone
-        )
+                    process.send(self.wanted.told(self._suspects))
 
     def _why_not(self, wanted: Publication) -> str:
         """Say why some process cannot prepare the wanted snapshot; empty when none says so."""
@@ -291,7 +261,7 @@ class Fleet:
     def _greet(self, process: GatewayProcess) -> None:
         publication = self.serving or self.wanted
         if publication is not None:
-            process.send(self._told(publication))
+            process.send(publication.told(self._suspects))
         for version, reason in self._gone.items():
             process.send(WorkerGone(version, reason))
 
@@ -324,13 +294,23 @@ class Fleet:
             if version in quarantined:
                 _log.error("%s: quarantined: %s", version, reason)
 
+    def _survived(self, versions: Collection[str]) -> None:
+        """Forget the suspicion of versions that a process has loaded; those who were told not to may load them now."""
+        self._suspects.survived(versions)
+        publication = self.wanted or self.serving
+        told = [process.prepared for process in self.processes if process.in_service and process.prepared]
+        now_here = publication.prepare.directories.keys() & versions if publication is not None else ()
+        if publication is not None and any(prepare.problems.keys() & now_here for prepare in told):
+            self.offer(publication)
+
     def _hear(self, process: GatewayProcess, message: FromProcess) -> None:
         self._heard_any = True
         if isinstance(message, RepositoryCall):
             self._on_call(process, message)
         elif isinstance(message, Loads):
-            self._suspects.survived(self._loading.get(process.pid, {}).keys() - message.versions.keys())
+            over = self._loading.get(process.pid, {}).keys() - message.versions.keys()
             self._loading[process.pid] = message.versions
+            self._survived(over)
         elif isinstance(message, CannotObey):
             self._hear_refusal(process, message)
         elif isinstance(message, Report | Listening | SaysReady):
@@ -358,13 +338,15 @@ class Fleet:
             await asyncio.to_thread(publication.store)
         except OSError as error:
             _log.error("generation %d cannot be stored: %s", publication.snapshot.generation, error)
-        process.send(self._told(publication))
+        process.send(publication.told(self._suspects))
 
     async def _watch_heartbeats(self) -> None:
         while True:
             before_s = clock.monotonic_s()
             await asyncio.sleep(HEARTBEAT_S)
             late = clock.monotonic_s() - before_s > 2 * HEARTBEAT_S
+            if self._leaving:
+                return  # who closes down beats no more; whoever takes too long for it is killed then
             for process in self.processes:
                 if late:
                     process.forgive_silence()

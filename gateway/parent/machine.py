@@ -12,8 +12,10 @@ from gateway.parent import last_good
 from gateway.parent.control_client import Offer
 from gateway.parent.decision import Readiness, readiness
 from gateway.parent.fetch import FetchFailed, VersionFiles
-from gateway.parent.fleet import Fleet, Publication
+from gateway.parent.fleet import Fleet
 from gateway.parent.messages import Prepare
+from gateway.parent.process import GatewayProcess
+from gateway.parent.publication import Publication
 from gateway.parent.state_folder import StateFolder
 from gateway.parent.workers import Workers
 from turnout.core.clock import Deadline
@@ -25,9 +27,9 @@ _log = logging.getLogger(__name__)
 _DRAINING: Final = "draining"
 _KEEP_AGAIN_S: Final = 10.0
 _KEPT_WITHIN_S: Final = 5.0
-# So often, and so far apart, it is looked whether a retried load has begun.
-_LOOKS: Final = 100
-_LOOK_S: Final = 0.05
+# So often, and so far apart, it is looked what became of a retried load: a caller waits for 300 s at most.
+_LOOKS: Final = 2_900
+_LOOK_S: Final = 0.1
 
 
 class Machine:
@@ -119,20 +121,35 @@ class Machine:
             async with self._taking:
                 await self._sweep()
 
-    async def retry(self, model: str) -> bool:
-        """Have what is quarantined of a model loaded once more; return, true, once its state is no longer that."""
-        before = {
-            version: report
+    async def retry(self, model: str, asked_by: GatewayProcess) -> str:
+        """Have what is quarantined of a model loaded once more, and wait for the outcome; return why it failed again.
+
+        Empty when it is ready, when it takes longer than is waited for, and when there was nothing to retry.
+        """
+        before = self._failed(model)
+        if not self._fleet.pardon(model, asked_by):
+            return ""
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_LOOK_S)
+            failed = {
+                version: reason for version, reason in self._failed(model).items() if before.get(version) != reason
+            }
+            if failed:
+                return "; ".join(f"{version} cannot be served: {reason}" for version, reason in failed.items())
+            if all(self._is_ready(version) for version in before):
+                break
+        return ""
+
+    def _failed(self, model: str) -> dict[str, str]:
+        return {
+            version: report.reason
             for version, report in self.versions().items()
             if version.rpartition("@")[0] == model and report.state is VersionState.FAILED
         }
-        if not self._fleet.pardon(model):
-            return False
-        for _ in range(_LOOKS):
-            if all(self.versions().get(version) != report for version, report in before.items()):
-                break
-            await asyncio.sleep(_LOOK_S)
-        return True
+
+    def _is_ready(self, version: str) -> bool:
+        report = self.versions().get(version)
+        return report is not None and report.state is VersionState.READY
 
     def _announce(self) -> None:
         """Say once that the machine is ready, when its doors say so too; and once that for now it will not be."""

@@ -116,7 +116,7 @@ def _compose(
         Slots(state.metrics),
         lambda slot, replaces, heard: _start_process(config, state, ports, slot, heard, replaces=replaces),
         changed.set,
-        RepositoryCalls(client, lambda model: _retry(machine, reports, model)).forward,
+        RepositoryCalls(client, lambda process, model: _retry(machine, reports, process, model)).forward,
     )
     stack.callback(fleet.kill, "the parent ends")
     workers = Workers(files, state.sockets, state.scratch, metrics, fleet.tell_gone, fleet.forget_gone)
@@ -170,10 +170,11 @@ async def _start_process(
     return await GatewayProcess.start(slot, settings, (ports.http.fileno(), state.lock_fd), heard)
 
 
-async def _retry(machine: Machine, reports: Reports, model: str) -> None:
-    """Have what is quarantined of a model loaded once more, and tell control before it is asked about it."""
-    if await machine.retry(model):
-        await reports.send()
+async def _retry(machine: Machine, reports: Reports, asked_by: GatewayProcess, model: str) -> str:
+    """Have what is quarantined of a model loaded once more; tell control how it went before it is asked about it."""
+    failure = await machine.retry(model, asked_by)
+    await reports.send()
+    return failure
 
 
 def _announce(

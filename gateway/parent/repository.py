@@ -16,10 +16,11 @@ _AT_ONCE: Final = 16
 class RepositoryCalls:
     """Repository calls under way; one beyond the bound is turned away.
 
-    `before_load` is called with the model's name before control is asked to load it.
+    `before_load` is called with the process that was asked and the model's name, before control is asked to load it;
+    if it returns why the model cannot be loaded, control is not asked.
     """
 
-    def __init__(self, control: ControlClient, before_load: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, control: ControlClient, before_load: Callable[[GatewayProcess, str], Awaitable[str]]) -> None:
         self._control = control
         self._before_load = before_load
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,11 +35,13 @@ class RepositoryCalls:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, process: GatewayProcess, call: RepositoryCall) -> None:
-        if is_name(call.name):
-            if call.action == "load":
-                await self._before_load(call.name)
-            code, message = await self._control.repository(call.action, call.name)
-            process.send(RepositoryAnswer(call.call, code, message))
-        else:
+        if not is_name(call.name):
             message = f"Request for unknown model: '{call.name}' is not found"
             process.send(RepositoryAnswer(call.call, ErrorCode.NOT_FOUND, message))
+            return
+        failure = await self._before_load(process, call.name) if call.action == "load" else ""
+        if failure:
+            process.send(RepositoryAnswer(call.call, ErrorCode.INVALID_INPUT, failure))
+            return
+        code, message = await self._control.repository(call.action, call.name)
+        process.send(RepositoryAnswer(call.call, code, message))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.parent import fleet as fleet_module
 from gateway.parent.failure import CannotStart
-from gateway.parent.fleet import Fleet, Publication
+from gateway.parent.fleet import Fleet
 from gateway.parent.messages import (
     CannotObey,
     Commit,
@@ -19,6 +19,7 @@ from gateway.parent.messages import (
     RepositoryCall,
     WorkerGone,
 )
+from gateway.parent.publication import Publication
 from gateway.parent.slots import Slots
 from tests.waiting import eventually_async
 from turnout.core import clock
@@ -304,13 +305,42 @@ async def test_a_pardon_has_the_version_loaded_once_more(tmp_path, at_once):
         process = await _next(fleet, 4)
         process.says(Report(0, 1, {"m@1": VersionReport(VersionState.FAILED, "quarantined")}))
         assert process.commits() == [1]
-        assert not fleet.pardon("other")
-        assert fleet.pardon("m")
+        assert not fleet.pardon("other", process)
+        assert fleet.pardon("m", process)
         assert process.prepared.directories == {"m@1": "/versions/1"}
         assert process.prepared.alone == ["m@1"]
         process.says(Loads(DIGEST))
         process.kill("by the model")
         assert (await _next(fleet, 5)).prepared.directories == {}
+
+
+async def test_a_retry_is_made_by_one_process_and_then_by_all(tmp_path, at_once):
+    """If it dies of it the others serve on, and he who asked hears so; if it does not, they load the version too."""
+    async with _fleet(tmp_path) as fleet:
+        fleet.offer(_publication(1))
+        for life in (2, 4, 6):
+            await _next(fleet, life)
+            for process in fleet.started[-2:]:
+                process.says(Loads(DIGEST))
+                process.kill("by the model")
+        await _next(fleet, 8)
+        asked, other = fleet.processes
+        for process in (asked, other):
+            process.says(Report(0, 1, {"m@1": VersionReport(VersionState.FAILED, "quarantined")}))
+        assert (asked.commits(), other.commits()) == ([1], [1])
+        assert fleet.pardon("m", asked)
+        assert (asked.prepared.directories, other.prepared.directories) == ({}, {"m@1": "/versions/1"})
+        other.says(Loads(DIGEST))
+        other.kill("by the model")
+        third = await _next(fleet, 9)
+        assert (asked.prepared.directories, third.prepared.directories) == ({}, {})
+        third.says(Report(0, 1, {"m@1": VersionReport(VersionState.FAILED, "quarantined")}))
+        assert fleet.pardon("m", third)
+        assert (asked.prepared.alone, third.prepared.directories) == (["m@1"], {})
+        asked.says(Loads(DIGEST))
+        asked.says(Loads({}))
+        assert third.prepared.directories == {"m@1": "/versions/1"}
+        assert third.prepared.alone == []
 
 
 async def test_a_snapshot_that_a_process_cannot_prepare_is_refused_and_asked_for_again(tmp_path, at_once):

@@ -285,20 +285,37 @@ async def test_bytes_stay_while_the_newer_snapshot_cannot_be_kept(parts, caplog)
     assert (machine._files.kept, last_good.read(state.last_good)[0].generation) == (["b@1"], 2)
 
 
-async def test_a_retry_is_over_when_the_load_has_begun(parts):
-    """Control is asked only once it can hear that the version is no longer failed; without a quarantine at once."""
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (VersionReport(VersionState.READY), ""),
+        (VersionReport(VersionState.FAILED, "it died again"), "a@1 cannot be served: it died again"),
+    ],
+)
+async def test_a_retry_waits_for_its_outcome(parts, outcome, told):
+    """Neither what was reported before nor that the load goes on is an answer."""
     machine, fleet, _, _ = parts
     await machine.take(_offer(1, "a"))
-    assert not await machine.retry("a")
     for _ in range(3):
         fleet._suspect({"a@1": "sha256:a"})
-    quarantined = VersionReport(VersionState.FAILED, "quarantined")
-    fleet.processes[0].report = Report(1, 1, {"a@1": quarantined})
-    retrying = asyncio.create_task(machine.retry("a"))
+    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, "quarantined")})
+    retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
-    assert not retrying.done()
     _report(fleet, 1, a=VersionState.LOADING)
-    assert await asyncio.wait_for(retrying, 10)
+    await asyncio.sleep(0)
+    assert not retrying.done()
+    fleet.processes[0].report = Report(1, 1, {"a@1": outcome})
+    assert await asyncio.wait_for(retrying, 10) == told
+
+
+async def test_there_is_nothing_to_retry_without_a_quarantine(parts):
+    """A repository load of any other model is control's matter alone."""
+    machine, fleet, _, _ = parts
+    await machine.take(_offer(1, "a"))
+    _report(fleet, 1, a=VersionState.FAILED)
+    told = fleet.processes[0].prepared
+    assert await machine.retry("a", fleet.processes[0]) == ""
+    assert fleet.processes[0].prepared is told
 
 
 async def test_what_hinders_the_first_snapshot_is_why_the_machine_is_not_ready(parts):

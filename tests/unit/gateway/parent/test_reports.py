@@ -9,6 +9,7 @@ from gateway.parent.messages import RepositoryAnswer, RepositoryCall
 from gateway.parent.reports import Reports
 from gateway.parent.repository import RepositoryCalls
 from tests.waiting import eventually_async
+from turnout.core.errors import ErrorCode
 from turnout.core.report import GatewayReport
 
 
@@ -89,11 +90,13 @@ async def test_the_same_report_is_sent_again_only_if_it_was_not_heard(machine):
 
 
 async def test_a_load_is_prepared_before_control_is_asked(machine):
-    """Control answers by what it has heard: a retry of what was quarantined must have begun; an unload needs none."""
+    """Control answers by what it has heard, so a retry comes first; one that fails is the answer by itself."""
     control, process, order = FakeControl(), FakeProcess(), []
 
-    async def before_load(model):
+    async def before_load(asked, model):
+        assert asked is process
         order.append((model, list(control.asked)))
+        return "bad@1 cannot be served: it died" if model == "bad" else ""
 
     calls = RepositoryCalls(control, before_load)
     calls.forward(process, RepositoryCall(1, "load", "m"))
@@ -101,4 +104,7 @@ async def test_a_load_is_prepared_before_control_is_asked(machine):
     calls.forward(process, RepositoryCall(2, "unload", "m"))
     await eventually_async(lambda: process.sent[1:] == [RepositoryAnswer(2)])
     assert order == [("m", [])]
+    calls.forward(process, RepositoryCall(3, "load", "bad"))
+    failure = RepositoryAnswer(3, ErrorCode.INVALID_INPUT, "bad@1 cannot be served: it died")
+    await eventually_async(lambda: process.sent[2:] == [failure])
     assert control.asked == [("load", "m"), ("unload", "m")]
