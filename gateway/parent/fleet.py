@@ -107,6 +107,12 @@ class Fleet:
             self.offer(publication)
         return True
 
+    def quarantined(self, model: str) -> dict[str, str]:
+        """Return, by version, why those of a model are not loaded any more."""
+        publication = self.wanted or self.serving
+        refused = self._suspects.refused(publication.digests) if publication is not None else {}
+        return {version: reason for version, reason in refused.items() if version.rpartition("@")[0] == model}
+
     def advance(self) -> Publication | None:
         """Swap all processes to the wanted snapshot if it may be served; return it if it was."""
         self._lead_replacements()

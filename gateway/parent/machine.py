@@ -16,6 +16,7 @@ from gateway.parent.fleet import Fleet
 from gateway.parent.messages import Prepare
 from gateway.parent.process import GatewayProcess
 from gateway.parent.publication import Publication
+from gateway.parent.quarantine import is_quarantine
 from gateway.parent.state_folder import StateFolder
 from gateway.parent.workers import Workers
 from turnout.core.clock import Deadline
@@ -126,30 +127,22 @@ class Machine:
 
         Empty when it is ready, when it takes longer than is waited for, and when there was nothing to retry.
         """
-        before = self._failed(model)
+        retried = set(self._fleet.quarantined(model))
         if not self._fleet.pardon(model, asked_by):
             return ""
         for _ in range(_LOOKS):
             await asyncio.sleep(_LOOK_S)
-            failed = {
-                version: reason for version, reason in self._failed(model).items() if before.get(version) != reason
+            reports = {version: report for version, report in self.versions().items() if version in retried}
+            failed = self._fleet.quarantined(model) or {
+                version: report.reason
+                for version, report in reports.items()
+                if report.state is VersionState.FAILED and not is_quarantine(report.reason)
             }
             if failed:
                 return "; ".join(f"{version} cannot be served: {reason}" for version, reason in failed.items())
-            if all(self._is_ready(version) for version in before):
+            if {version for version, report in reports.items() if report.state is VersionState.READY} == retried:
                 break
         return ""
-
-    def _failed(self, model: str) -> dict[str, str]:
-        return {
-            version: report.reason
-            for version, report in self.versions().items()
-            if version.rpartition("@")[0] == model and report.state is VersionState.FAILED
-        }
-
-    def _is_ready(self, version: str) -> bool:
-        report = self.versions().get(version)
-        return report is not None and report.state is VersionState.READY
 
     def _announce(self) -> None:
         """Say once that the machine is ready, when its doors say so too; and once that for now it will not be."""

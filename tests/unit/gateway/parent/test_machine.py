@@ -285,6 +285,22 @@ async def test_bytes_stay_while_the_newer_snapshot_cannot_be_kept(parts, caplog)
     assert (machine._files.kept, last_good.read(state.last_good)[0].generation) == (["b@1"], 2)
 
 
+QUARANTINED = "the process died 3 times while loading it; load it again to retry"
+
+
+async def test_a_retry_that_ends_a_process_again_is_answered(parts):
+    """The other processes go on to report why it was taken out before; that is not waited for."""
+    machine, fleet, _, _ = parts
+    await machine.take(_offer(1, "a"))
+    for _ in range(3):
+        fleet._suspect({"a@1": "sha256:a"})
+    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, QUARANTINED)})
+    retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
+    await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
+    fleet._suspect({"a@1": "sha256:a"})
+    assert "a@1 cannot be served: the process died 4 times" in await asyncio.wait_for(retrying, 10)
+
+
 @pytest.mark.parametrize(
     ("outcome", "told"),
     [
@@ -298,7 +314,7 @@ async def test_a_retry_waits_for_its_outcome(parts, outcome, told):
     await machine.take(_offer(1, "a"))
     for _ in range(3):
         fleet._suspect({"a@1": "sha256:a"})
-    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, "quarantined")})
+    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, QUARANTINED)})
     retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
     _report(fleet, 1, a=VersionState.LOADING)
