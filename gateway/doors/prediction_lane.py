@@ -82,6 +82,8 @@ class LaneProtocol(DoorProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the lane: the ASGI callable counts callers that left."""
+        if self._patience is not None:
+            self._patience.cancel()
         self._leave()
         super().connection_lost(exc)
 

@@ -26,6 +26,7 @@ from turnout.core.errors import DeadlineExceeded, InvalidInput, Overloaded, TooL
 
 _HEADER_EXTRA_BYTES: Final = 4  # colon, space, line end
 _PROTOCOL: Final = "http"
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class Phase(enum.Enum):
@@ -36,7 +37,7 @@ class Phase(enum.Enum):
     BODY = enum.auto()
 
 
-class _HeadingTooLong(Exception):
+class _Unreadable(Exception):
     """Stops the parser; the reason is kept by the protocol."""
 
 
@@ -142,6 +143,13 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _accept(self) -> None:
         """Begin to serve the request whose heading was read."""
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise _Unreadable
+        for name, value in self.headers:
+            # The parser takes any list that ends in "chunked", and does not undo what stands before.
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                self._reason = InvalidInput("header transfer-encoding: only chunked is read here")
+                raise _Unreadable
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -225,7 +233,7 @@ class DoorProtocol(HttpToolsProtocol):
         headers = sum(len(name) + len(value) + _HEADER_EXTRA_BYTES for name, value in self.headers)
         if len(self.url) + headers > self.limits.header_bytes:
             self._reason = self._heading_too_long()
-            raise _HeadingTooLong
+            raise _Unreadable
 
     def _heading_too_long(self) -> TooLarge:
         return TooLarge(f"request headers: are over the limit of {self.limits.header_bytes} bytes")

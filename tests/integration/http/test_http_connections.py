@@ -108,6 +108,9 @@ async def read_refusal(reader, status):
         b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET // HTTP/9.9\r\n\r\n",
+        b"GET /v2\r\n\r\n",
+        b"GET /v2 HTTP/0.9\r\nhost: x\r\n\r\n",
+        b"GET /v2 HTTP/2.0\r\nhost: x\r\n\r\n",
         b"CONNECT door:443 HTTP/1.1\r\nhost: door\r\n\r\n",
     ],
 )
@@ -178,6 +181,9 @@ async def test_chunked_bodies_are_read_and_broken_ones_refused():
     async with Door(PATIENT) as door:
         good, _ = await door.send(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW))
         assert (await read_answer(good))[0] == 200
+        packed, _ = await door.send(head.replace(b"chunked", b"gzip, chunked") + b"0\r\n\r\n")
+        assert await read_refusal(packed, 400) == "header transfer-encoding: only chunked is read here"
+        door.backend.refusals.clear()
         broken, _ = await door.send(head + b'5\r\n{"inp\r\n', b"zz\r\n")
         assert await read_refusal(broken, 400) == "the request is no readable HTTP/1.1"
         await eventually_async(lambda: [error.code for _, _, error in door.backend.refusals] == ["cancelled"])
