@@ -13,6 +13,7 @@ from turnout.core.request import Parameter
 Document = TypeVar("Document")
 
 _STRING: Final = re.compile(rb'"[^"]*"?')
+_HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _OUTSIDE: Final = bytes(set(range(256)) - set(b"[]{}"))
 _OPENERS: Final = np.frombuffer(b"[{", np.uint8)
 _WHERE: Final = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
@@ -63,6 +64,8 @@ def depth(body: bytes) -> int:
 def _malformed(body: bytes, error: msgspec.DecodeError) -> InvalidInput:
     if not body.strip():
         return InvalidInput("request body: empty, JSON is expected")
+    if _HALF_PAIR.search(body):
+        return InvalidInput("request body: a string holds half of a surrogate pair, which is no text")
     token = NON_FINITE_TOKEN.search(_STRING.sub(b"", body))
     if token is not None:
         return NonFinite(f"request body: {NON_FINITE_HINT}")

@@ -264,3 +264,13 @@ async def test_more_inputs_than_anybody_needs_are_refused(backend):
     body = {"inputs": [{"name": str(i), "datatype": "FP32", "shape": [0], "data": []} for i in range(16_385)]}
     answer = await client(backend).post(INFER.format("FP32"), json=body)
     assert error_of(answer) == "request body: 16385 inputs are over the limit of 16384"
+
+
+async def test_half_a_surrogate_pair_is_named(backend):
+    """An escape that stands for no character is told as such; a whole pair is a character."""
+    document = rb'{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"data":["%b"]}]}'
+    broken = await client(backend).post(INFER.format("BYTES"), content=document % rb"\ud83d")
+    assert broken.status_code == 400
+    assert error_of(broken) == "request body: a string holds half of a surrogate pair, which is no text"
+    whole = await client(backend).post(INFER.format("BYTES"), content=document % rb"\ud83d\ude00")
+    assert whole.json()["outputs"][0]["data"] == ["\U0001f600"]
