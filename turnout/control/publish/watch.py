@@ -4,6 +4,8 @@ So writes in place, renames over it and swapped links (Kubernetes' `..data`) are
 """
 
 import asyncio
+import os
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,9 +29,11 @@ class Look(NamedTuple):
 
 
 def look(path: Path) -> Look:
-    """Look at a file, following links."""
+    """Look at a file, following links. A pipe, whose writer may never come, is not waited for."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Look(None, "is no regular file")
             data = file.read(MAX_BYTES + 1)
         found = path.stat()
     except FileNotFoundError:
@@ -40,6 +44,10 @@ def look(path: Path) -> Look:
     if len(data) > MAX_BYTES:
         return Look(None, f"is over {MAX_BYTES:,} bytes", state)
     return Look(data, "", state)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class Watch:

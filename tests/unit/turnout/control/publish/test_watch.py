@@ -1,6 +1,8 @@
 """Watching one file."""
 
 import asyncio
+import os
+import socket
 
 import pytest
 
@@ -99,6 +101,26 @@ def test_what_cannot_be_read_has_a_reason(path):
     path.rmdir()
     path.write_bytes(b"#" * (MAX_BYTES + 1))
     assert look(path).problem == "is over 1,048,576 bytes"
+
+
+async def test_what_is_no_file_is_not_waited_for(path):
+    """A pipe, a device, a socket or a circle of links is named, and the file that comes in its place is taken."""
+    watching = watch(path)
+    os.mkfifo(path)
+    assert (await asyncio.wait_for(watching.next(), 5)).problem == "is no regular file"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert look(path).problem == "is no regular file"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert look(path).problem.startswith("cannot be read: ")
+    path.unlink()
+    path.symlink_to(path.name)
+    assert look(path).problem == "cannot be read: Too many levels of symbolic links"
+    path.unlink()
+    path.write_bytes(b"routes: {}")
+    assert (await asyncio.wait_for(watching.next(), 5)).data == b"routes: {}"
 
 
 @pytest.mark.parametrize(("data", "blank"), [(b"", True), (b" \n\t\n", True), (b"routes: {}", False)])
