@@ -118,12 +118,11 @@ class Changes:
 
     async def make(self, count: int) -> None:
         """Make `count` changes. Raises RuntimeError when one is not seen within two minutes."""
-        async with HttpClient(self.load.gateway.http, 1) as door:
-            self._loaded = await loaded(door)
-            for number in range(count):
-                await self._make(self._route(number), door)
+        self._loaded = await loaded(self.load.gateway)
+        for number in range(count):
+            await self._make(self._route(number))
 
-    async def _make(self, weights: dict[int, int], door: HttpClient) -> None:
+    async def _make(self, weights: dict[int, int]) -> None:
         before = self.load.generation
         champion = next(iter(weights))
         route = {"champion": f"{NAME}@{champion}", "weights": {f"{NAME}@{n}": w for n, w in weights.items()}}
@@ -136,7 +135,7 @@ class Changes:
         seen = time.monotonic()
         weighted = frozenset(number for number, weight in weights.items() if weight)
         await asyncio.sleep(STANDS_S)
-        now = await loaded(door)
+        now = await loaded(self.load.gateway)
         left = time.monotonic()
         self.made.append(Change(seen, left, self.load.generation, weighted, now ^ self._loaded))
         self._loaded = now
@@ -150,9 +149,10 @@ class Changes:
         return {chosen[0]: 10_000 - share, chosen[1]: share, chosen[2]: 0}
 
 
-async def loaded(door: HttpClient) -> frozenset[int]:
-    """Return the versions that are loaded, as the repository index tells."""
-    index = (await door.call("POST", "/v2/repository/index")).json()
+async def loaded(gateway: Gateway) -> frozenset[int]:
+    """Return the versions that are loaded, as the repository index tells, over a connection of its own."""
+    async with HttpClient(gateway.http, 1) as door:  # one kept idle over a slow change would be closed by then
+        index = (await door.call("POST", "/v2/repository/index")).json()
     return frozenset(int(entry["version"]) for entry in index if entry["state"] == "READY")
 
 
@@ -203,14 +203,17 @@ async def drive(campaign: Campaign, gateway: Gateway, folder: Path, count: int) 
     changes = Changes(campaign, load, folder)
     try:
         await changes.make(count)
-        rate = (len(load.seen) - first) / (time.monotonic() - started)
+    except (OSError, TimeoutError, RuntimeError) as error:
+        load.failures.append(f"change {len(changes.made)}: {error}")  # what was seen until then is judged all the same
     finally:
+        rate = (len(load.seen) - first) / (time.monotonic() - started)
         stop.set()
         await running
     campaign.note("requests answered", len(load.seen))
     campaign.note("requests a second without and with changes", [round(most), round(rate)])
     campaign.note("answers by version", dict(sorted(Counter(s.version for s in load.seen).items())))
     campaign.note("first failures", load.failures[:5])
+    campaign.note("the gateway's last lines", gateway.log[-5:] if load.failures else [])
     judge(campaign, load, changes.made, count)
     campaign.at_least("load during the changes, share of capacity", rate / most, 0.5)
 
