@@ -39,6 +39,7 @@ class Publisher:
         self._metrics = metrics
         self._changed = asyncio.Event()
         self._begun = False
+        self._unrecorded = ""
         self._leaving = False
 
     def begin(self) -> None:
@@ -60,11 +61,22 @@ class Publisher:
         try:
             if step.publication is not None:
                 self._registry.publish(step.publication, step.cause)
-        except NotRecorded:
+                self._report_unrecorded("")
+        except NotRecorded as error:
             # What was observed is kept; the next tick tries again.
-            _log.exception("generation %d cannot be recorded, so it is not published", step.state.generation)
+            self._report_unrecorded(str(error))
             return
         self._follow(step)
+
+    def _report_unrecorded(self, problem: str) -> None:
+        """Say once that nothing can be recorded, and once that it can be again."""
+        if problem == self._unrecorded:
+            return
+        self._unrecorded = problem
+        if problem:
+            _log.error("STATE cannot be written: %s; until it can be, what serves goes on unchanged", problem)
+        else:
+            _log.info("STATE can be written again")
 
     async def tick(self) -> None:
         """Let time count, until cancelled."""

@@ -62,6 +62,23 @@ def test_what_cannot_be_recorded_is_not_published(publisher, monkeypatch, regist
     assert publisher.publication.snapshot.problems == {"k": "broken"}
 
 
+def test_records_that_cannot_be_written_are_told_once(publisher, monkeypatch, registry, caplog):
+    """One line while the disk is full, however often it is tried, and one when it is over; no trace of calls."""
+    caplog.set_level("INFO")
+    record = registry.publish
+    monkeypatch.setattr(registry, "publish", lambda *_: (_ for _ in ()).throw(NotRecorded("disk full")))
+    publisher.note(FOUND)
+    publisher.begin()
+    for _ in range(3):
+        publisher.apply(Tick())
+    full = "STATE cannot be written: disk full; until it can be, what serves goes on unchanged"
+    assert [line.message for line in caplog.records] == [full]
+    assert caplog.records[0].exc_info is None
+    monkeypatch.setattr(registry, "publish", record)
+    publisher.apply(Tick())
+    assert "STATE can be written again" in caplog.text
+
+
 def test_metrics_follow(publisher):
     """Generation and problems are shown."""
     publisher.note(FOUND)
