@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import uvicorn
 
-from gateway.doors.http_headers import CONNECTION_CLOSE
 from turnout.core.clock import Deadline
 
 # Longer than clients keep idle connections in their pools: a server that closes first races their next request.
 _KEEP_ALIVE_S: Final = 120
 _LOOK_S: Final = 0.02
 _CUT_S: Final = 0.5
+# Among the default headers of a server that leaves.
+CONNECTION_CLOSE: Final = (b"connection", b"close")
 
 
 class HttpServer(uvicorn.Server):

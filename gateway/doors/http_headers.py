@@ -14,8 +14,6 @@ TRACEPARENT: Final = b"traceparent"
 
 Pair = tuple[bytes, bytes]
 
-CONNECTION_CLOSE: Final[Pair] = (b"connection", b"close")
-
 
 class Headers(Mapping[str, str]):
     """Lower-case names to values; of a repeated header the last counts. `raw` are the bytes."""

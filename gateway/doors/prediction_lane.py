@@ -15,11 +15,12 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.doors.http import HttpDoor
-from gateway.doors.http_headers import CONNECTION_CLOSE, CONTENT_ENCODING, CONTENT_LENGTH, Headers
+from gateway.doors.http_headers import CONTENT_ENCODING, CONTENT_LENGTH, Headers
 from gateway.doors.http_predict import App, Predictions, Response, Target
 from gateway.doors.interface import Backend
 from gateway.doors.request_body import OFF_LOOP_BYTES
 from gateway.doors.uvicorn_protocol import DoorProtocol, Phase
+from gateway.http_server import CONNECTION_CLOSE
 from gateway.limits import Limits
 
 # How long the rest of a body is waited for here; many clients send heading and body apart.

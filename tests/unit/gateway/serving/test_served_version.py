@@ -127,7 +127,7 @@ async def test_model_faults_are_named_once_and_logged(plane, caplog):
     assert "id-77" in caplog.text
     assert "ZeroDivisionError" in caplog.text
     plane.models["m@1"].answer = lambda inputs: {"label": numbers(1.0), "score": numbers(1.0)}
-    with pytest.raises(ModelFault, match="the model answered FP64"):
+    with pytest.raises(ModelFault, match="datatype must be INT64, got FP64"):
         await plane.predict(request())
     plane.models["m@1"].answer = lambda inputs: scored({"x": numbers(1.0, 2.0)})
     with pytest.raises(ModelFault, match="2 rows answered for 1 asked"):
