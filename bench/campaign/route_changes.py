@@ -5,9 +5,11 @@ Each version answers its own constant. Clients never retry. Many changes load an
 
 import argparse
 import asyncio
+import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ NAME: Final = "moving"
 BODY: Final = b'{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[0]}]}'
 MESSAGE: Final = infer_message(NAME, {"x": ("FP64", [1], bytes(8))})
 CONNECTIONS: Final = 32
-"""On each door; every connection has one request in flight at all times, so that the load is all that is taken."""
+"""On each door; a connection sends its next request when its turn has come and the one before is answered."""
 QUICK: Final = {1: "onnx", 2: "onnx", 3: "onnx", 4: "sklearn", 5: "python", 6: "python"}
 SLOW: Final = {7: "spark", 8: "spi"}
 NEWEST: Final = 9
@@ -31,6 +33,10 @@ RUNTIMES: Final = {**QUICK, **SLOW}
 SLOW_EVERY: Final = 10
 """Every so many changes name a JVM version, which takes seconds to start."""
 CAPACITY_S: Final = 10.0
+SHARE: Final = 0.65
+"""Of the capacity, what the connections send together; half is the bar, and loading needs a core as well."""
+CHANGE_S: Final = 300.0
+"""After so long a change is given up; a Spark version takes 15 s of a core to load."""
 STANDS_S: Final = 1.5
 ALLOWED_S: Final = 1.0
 """How long after a change a version may still answer that has no weight any more."""
@@ -56,10 +62,11 @@ class Change(msgspec.Struct):
 
 
 class Load:
-    """Both doors kept busy; every answer is checked as it comes."""
+    """Both doors kept busy, at `rate` requests a second or all that they take; every answer is checked as it comes."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, rate: float = float("inf")) -> None:
         self.gateway = gateway
+        self._between_s = 2 * CONNECTIONS / rate
         self.seen: list[Seen] = []
         self.failures: list[str] = []
         self.generation = 0
@@ -75,9 +82,17 @@ class Load:
                 group.create_task(self._http(http, stop))
                 group.create_task(self._grpc(rpc, stop))
 
-    async def _http(self, http: HttpClient, stop: asyncio.Event) -> None:
+    async def _turns(self, stop: asyncio.Event) -> AsyncIterator[float]:
+        """Yield the time whenever a connection may send; what was missed is not made up for."""
+        turn = time.monotonic() + random.uniform(0, self._between_s)
         while not stop.is_set():
-            sent = time.monotonic()
+            await asyncio.sleep(turn - time.monotonic())
+            now = time.monotonic()
+            turn = max(turn + self._between_s, now)
+            yield now
+
+    async def _http(self, http: HttpClient, stop: asyncio.Event) -> None:
+        async for sent in self._turns(stop):
             try:
                 answer = await http.infer(NAME, BODY)
             except (OSError, TimeoutError) as error:
@@ -89,8 +104,7 @@ class Load:
                 self._take(sent, answer.headers, float(answer.json()["outputs"][0]["data"][0]))
 
     async def _grpc(self, rpc: GrpcClient, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            sent = time.monotonic()
+        async for sent in self._turns(stop):
             answer = await rpc.infer(MESSAGE)
             if answer.status != 0:
                 self.failures.append(f"grpc {answer.status}: {answer.body[:200]!r}")
@@ -117,7 +131,7 @@ class Changes:
         self._loaded: frozenset[int] = frozenset()
 
     async def make(self, count: int) -> None:
-        """Make `count` changes. Raises RuntimeError when one is not seen within two minutes."""
+        """Make `count` changes. Raises RuntimeError when one is not seen in time."""
         self._loaded = await loaded(self.load.gateway)
         for number in range(count):
             await self._make(self._route(number))
@@ -127,10 +141,10 @@ class Changes:
         champion = next(iter(weights))
         route = {"champion": f"{NAME}@{champion}", "weights": {f"{NAME}@{n}": w for n, w in weights.items()}}
         versions.write_routes(self.folder, {NAME: route})
-        until = time.monotonic() + 120
+        until = time.monotonic() + CHANGE_S
         while self.load.generation == before:
             if time.monotonic() > until:
-                raise RuntimeError(f"change {len(self.made)} to {route} did not take effect within 120 s")
+                raise RuntimeError(f"change {len(self.made)} to {route} did not take effect within {CHANGE_S:g} s")
             await asyncio.sleep(0.005)
         seen = time.monotonic()
         weighted = frozenset(number for number, weight in weights.items() if weight)
@@ -195,7 +209,7 @@ async def capacity(gateway: Gateway) -> float:
 async def drive(campaign: Campaign, gateway: Gateway, folder: Path, count: int) -> None:
     """Run the load and the changes side by side and record the figures."""
     most = await capacity(gateway)
-    load = Load(gateway)
+    load = Load(gateway, SHARE * most)
     stop = asyncio.Event()
     running = asyncio.create_task(load.run(stop))
     await asyncio.sleep(1)
