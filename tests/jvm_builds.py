@@ -107,7 +107,12 @@ def _kept(kind: str, make: Callable[[Path], None], sources: Iterable[Path], *, s
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         make(making)
-        making.rename(folder)
+        try:
+            making.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(making)  # another process was quicker
     return folder
 
 

@@ -4,107 +4,16 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.integration.jvm.frames_by_hand import ERROR, PREDICT, RESULT, as_text, text
+from tests.integration.jvm.frames_by_hand import ERROR, RESULT, text
 from tests.integration.jvm.jvm_worker import properties, running, source_of
-from tests.integration.jvm.spark_runs import QUICK_START, Plan, record, row, save_by_hand
-from turnout.core.tensor import Datatype, Tensor, equal_bits
+from tests.integration.jvm.spark_plans import FOLDING, PASSED, SLOW, passed
+from tests.integration.jvm.spark_runs import QUICK_START, save_by_hand
+from turnout.core.tensor import Tensor, equal_bits
 
 pytestmark = pytest.mark.timeout(900)
 
 TOLERANCE = 1e-12
 MIN_ROWS = 300
-FLIGHT = ["carrier", "dep_delay", "distance"]
-FLIGHT_INPUTS = [("carrier", "BYTES", "-1"), ("dep_delay", "FP64", "-1"), ("distance", "FP64", "-1")]
-PASSED = {
-    "flag": (Datatype.BOOL, [True, False, True, False]),
-    "i8": (Datatype.INT8, [-128, 127, 0, -1]),
-    "i16": (Datatype.INT16, [-(2**15), 2**15 - 1, 0, -1]),
-    "i32": (Datatype.INT32, [-(2**31), 2**31 - 1, 0, -1]),
-    "i64": (Datatype.INT64, [-(2**63), 2**63 - 1, 2**53 + 1, -1]),
-    "u8": (Datatype.UINT8, [0, 255, 128, 1]),
-    "u16": (Datatype.UINT16, [0, 2**16 - 1, 2**15, 1]),
-    "u32": (Datatype.UINT32, [0, 2**32 - 1, 2**31, 1]),
-    "f32": (Datatype.FP32, [-0.0, np.nan, np.inf, 0.1]),
-    "f64": (Datatype.FP64, [-0.0, np.nan, -np.inf, 1e-320]),
-    "s": (Datatype.BYTES, [b"a\x00b", "\U0001f600\u00e9".encode(), b"x" * (1 << 20), None]),
-    "b": (Datatype.BYTES, [b"\xff\x00\xfe", b"", None, b"\x80"]),
-}
-
-
-def passed(name):
-    """Return the values of a column that a pipeline passes on, as a tensor."""
-    datatype, values = PASSED[name]
-    elements = np.empty(len(values), dtype=datatype.dtype)
-    elements[:] = values
-    return Tensor(datatype, elements)
-
-
-async def ask_strange_values(worker, _):
-    """Ask for the row-wise echo of every datatype, and for text that is none."""
-    rows = {name: passed(name) for name in PASSED}
-    answer = await worker.client.ask(PREDICT, rows)
-    broken = np.array([b"fine", b"\xff", b"fine", b"fine"], dtype=object)
-    return answer, await worker.client.ask(PREDICT, rows | {"s": Tensor.of(broken)})
-
-
-async def ask_unseen(worker, rows):
-    """Ask for a known carrier, one never seen, and a known one."""
-    some = row(rows, 0, 3) | {"distance": Tensor.of(np.array([501.0, 502.0, 503.0]))}
-    known = "B6"
-    unseen = some | {"carrier": Tensor.of(as_text([known, "ZZ", known])), "dep_delay": Tensor.of(np.zeros(3))}
-    missing = some | {
-        "carrier": Tensor.of(as_text([known, known, known])),
-        "dep_delay": Tensor.of(np.array([1.0, 2.0, np.nan])),
-    }
-    return [await worker.client.ask(PREDICT, rows) for rows in (unseen, missing, row(missing, 0, 2))]
-
-
-async def ask_with_label(worker, rows):
-    """Ask with the label of the training beside the inputs, and with an input that is not there."""
-    labelled = row(rows, 0, 4) | {"outcome": Tensor.of(as_text(["late", "on time", None, "??"]))}
-    short = {name: tensor for name, tensor in row(rows, 0, 4).items() if name != "origin"}
-    nothing = row(rows, 0, 0)
-    return [await worker.client.ask(PREDICT, asked) for asked in (labelled, short, nothing)]
-
-
-async def ask_as_one(worker, rows):
-    """Ask for all rows in one request."""
-    return await worker.client.ask(PREDICT, rows)
-
-
-FOLDING = {
-    "cancer_lr": Plan(options={}),
-    "cancer_gbt": Plan(options={"cpus": 2} | QUICK_START),
-    "flights_rf": Plan(
-        outputs=[("prediction", "FP64", "-1"), ("probability", "FP64", "-1,2"), ("answer", "BYTES", "-1")],
-        probe=ask_with_label,
-    ),
-    "text_hashing": Plan(),
-    "text_counts": Plan(),
-    "sql_misc": Plan(options={}, trusted=False),
-    "skipping": Plan(inputs=FLIGHT_INPUTS, probe=ask_unseen),
-    "keeping": Plan(inputs=FLIGHT_INPUTS),
-    "throwing": Plan(probe=ask_unseen),
-    "clusters": Plan(inputs=[("pair", "FP64", "-1,2"), ("f2", "FP64", "-1")]),
-}
-SLOW = {
-    "aggregate": (Plan(probe=ask_as_one), "window is not row-wise"),
-    "random": (Plan(probe=ask_as_one), "rand() is nondeterministic"),
-    "today": (Plan(), "current_date() changes from call to call"),
-}
-PASSING = Plan(
-    inputs=[(name, str(datatype), "-1") for name, (datatype, _) in PASSED.items()],
-    outputs=[(f"{name}_out", str(datatype), "-1") for name, (datatype, _) in PASSED.items()],
-    options={"binary": ["b"]} | QUICK_START,
-    probe=ask_strange_values,
-)
-
-
-@pytest.fixture(scope="session")
-def runs(pipelines, scratch, tmp_path_factory):
-    """Every pipeline, run once."""
-    plans = FOLDING | {name: plan for name, (plan, _) in SLOW.items()} | {"passing": PASSING}
-    return record(pipelines, tmp_path_factory.mktemp("spark"), scratch, plans)
 
 
 def difference(answer, expected):
