@@ -197,7 +197,9 @@ class ThreadedModel(QuickModel, WatchedModel):
 
     def _serve(self) -> None:
         while (call := self._queue.get()) is not None:
+            call.runs = True  # said before the look: whoever cancels after it sees that the call runs
             if call.future.cancelled():
+                call.runs = False
                 continue
             self._answer(call)
             del call  # the next wait must not keep this call's tensors alive
@@ -208,8 +210,8 @@ class ThreadedModel(QuickModel, WatchedModel):
         wall_s, cpu_s = monotonic_s(), time.thread_time()
         try:
             if call.context.deadline.at_s <= wall_s:
+                call.runs = False
                 raise DeadlineExceeded("the deadline passed before the model started")
-            call.runs = True
             result = _run(self._model, call.inputs, call.outputs)
         except Exception as caught:  # noqa: BLE001  whatever the model raises travels to the caller
             error = caught

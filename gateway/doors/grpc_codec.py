@@ -245,15 +245,8 @@ def _inputs(wire: pb.ModelInferRequest, raws: Sequence[Buffer]) -> dict[str, Ten
         elif sent.HasField("contents"):
             raise InvalidInput(f"tensor '{name}': has contents beside raw_input_contents")
         else:
-            tensors[name] = _aligned(Tensor.from_raw(name, datatype, shape, raws[index]))
+            tensors[name] = Tensor.from_raw(name, datatype, shape, raws[index]).aligned()
     return tensors
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """Return the tensor itself unless its numbers start at an odd address, which native runtimes must not be given."""
-    if tensor.array.flags.aligned:
-        return tensor
-    return Tensor(tensor.datatype, tensor.array.copy(), tensor.raw())
 
 
 def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> Tensor:

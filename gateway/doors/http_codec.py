@@ -136,7 +136,7 @@ def decode_raw(body: bytes | memoryview, specs: Sequence[TensorSpec]) -> InferRe
             raise InvalidInput(f"tensor '{spec.name}': raw BYTES stand for one element, the shape is {shape}")
         tensor = Tensor.from_raw(spec.name, spec.datatype, (1,), len(body).to_bytes(4, "little") + bytes(body))
     else:
-        tensor = _aligned(Tensor.from_raw(spec.name, spec.datatype, _raw_shape(spec, shape, len(body)), body))
+        tensor = Tensor.from_raw(spec.name, spec.datatype, _raw_shape(spec, shape, len(body)), body).aligned()
     return InferRequest({spec.name: tensor}, AnswerPlan({}, binary=True, annotated=False), {})
 
 
@@ -239,14 +239,7 @@ def _binary_tensor(
         raise InvalidInput(
             f"tensor '{sent.name}': {BINARY_DATA_SIZE} is {size}, only {len(binary) - at} bytes are left"
         )
-    return _aligned(Tensor.from_raw(sent.name, datatype, shape, binary[at : at + size]))
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """Return the tensor itself unless its numbers start at an odd address, which native runtimes must not be given."""
-    if tensor.array.flags.aligned:
-        return tensor
-    return Tensor(tensor.datatype, tensor.array.copy(), tensor.raw())
+    return Tensor.from_raw(sent.name, datatype, shape, binary[at : at + size]).aligned()
 
 
 def _raw_shape(spec: TensorSpec, shape: Sequence[int], size: int) -> tuple[int, ...]:

@@ -2,15 +2,11 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
-from turnout.core.snapshot import Comparison
+from turnout.core.snapshot import EXACT, NUMERIC, Comparison
 from turnout.core.tensor import Array, Datatype, Tensor, TensorMap
-
-EXACT: Final = Comparison("exact")
-NUMERIC: Final = Comparison("numeric", abs=1e-6, rel=1e-5)
 
 
 class Verdict(enum.StrEnum):

@@ -84,6 +84,10 @@ class Comparison(msgspec.Struct, frozen=True):
     rel: float = 0.0
 
 
+EXACT: Final = Comparison("exact")
+NUMERIC: Final = Comparison("numeric", abs=1e-6, rel=1e-5)  # what numbers get where nothing is said
+
+
 class Shadow(msgspec.Struct, frozen=True):
     """A version that gets copies of `sample` in 10,000 requests and whose answers are compared, then dropped."""
 

@@ -142,6 +142,12 @@ class Tensor:
             return self.array.tobytes()
         return np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data
 
+    def aligned(self) -> "Tensor":
+        """Return the tensor itself unless its numbers start at an odd address, which native runtimes must not get."""
+        if self.array.flags.aligned:
+            return self
+        return Tensor(self.datatype, self.array.copy(), self.raw())
+
     def reshaped(self, shape: Sequence[int]) -> "Tensor":
         """Return the same elements under another shape of equal size."""
         return Tensor(self.datatype, self.array.reshape(shape), self._raw)

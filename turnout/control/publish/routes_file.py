@@ -10,10 +10,9 @@ from turnout.core.document import Document, DocumentError, Path, parse
 from turnout.core.ids import NAME_RULE, VersionRef, is_name
 from turnout.core.manifest import Tolerance
 from turnout.core.signature import TensorSpec
-from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS, Comparison, Fallback, Match, Shadow, Sticky
+from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS, NUMERIC, Comparison, Fallback, Match, Shadow, Sticky
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-NUMERIC: Final = Comparison(CompareKind.NUMERIC.value, abs=1e-6, rel=1e-5)
 
 
 class DeclaredRoute(msgspec.Struct, frozen=True):
