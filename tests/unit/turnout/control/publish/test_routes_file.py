@@ -2,7 +2,7 @@
 
 import pytest
 
-from turnout.control.publish.routes_file import NUMERIC, read_routes
+from turnout.control.publish.routes_file import read_routes
 from turnout.core.document import DocumentError
 from turnout.core.snapshot import Comparison, Fallback, Match, Shadow, Sticky
 
