@@ -89,7 +89,7 @@ UntrustedOption = Annotated[bool | None, typer.Option("--untrusted", help="Run n
 AllowEmptyOption = Annotated[bool | None, typer.Option("--allow-empty", help="Be ready without any model.")]
 RepositoryOption = Annotated[
     bool | None,
-    typer.Option("--repository-control", help="Let callers load and unload models; always so on loopback."),
+    typer.Option("--repository-control", help="Let callers load and unload models; by default only on loopback."),
 ]
 
 

@@ -94,7 +94,9 @@ class Cast(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How requests may be gathered into one call."""
 
-    max_rows: Annotated[Positive, About(description="Most rows of one call.")] = 64
+    max_rows: Annotated[
+        Positive, About(description="Most rows of one call; shown as `max_batch_size` in the model's configuration.")
+    ] = 64
 
 
 class VersionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -220,7 +222,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rename: Annotated[Rename, About(description="Other names for the runtime's tensors.")] = Rename()
     cast: Annotated[Cast, About(description="Other datatypes than the runtime's.")] = Cast()
     batching: Annotated[
-        Batching | bool, About(description="How requests are gathered into one call; `false` for never.")
+        Batching | bool,
+        About(description="How requests may be gathered into one call; `false` for never. In this release none are."),
     ] = Batching()
     limits: Annotated[VersionLimits, About(description="Bounds of this version.")] = VersionLimits()
     golden: Annotated[
