@@ -13,7 +13,6 @@ from turnout.core.tensor import Datatype, Tensor
 INPUT: Final = "x"
 OUTPUT: Final = "y"
 TEXTS: Final = (b"", b"\x00", "𝄞 é".encode(), b"a" * 1024 * 1024, b"plain")
-INTEGERS_64: Final = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
 FLOATS_64: Final = (0.1, -0.0, 5e-324, 1.7976931348623157e308, float("nan"), 2.0**53)
 ECHO_JAVA: Final = """import dev.turnout.spi.*;
 import java.nio.file.Path;

@@ -41,7 +41,3 @@ class ParentLink:
             pass
         # Nobody is left to answer for: no drain, no clean-up that could hang.
         os._exit(1)
-
-    async def flush(self) -> None:
-        """Wait until all that was sent is on its way."""
-        await self._writer.drain()

@@ -114,7 +114,6 @@ class FakeBackend:
             inputs=model.signature.inputs,
             outputs=model.signature.outputs,
             properties={"owner": "tests"},
-            max_batch_rows=64,
         )
 
     def is_ready(self) -> bool:

@@ -21,7 +21,6 @@ class ModelDescription(msgspec.Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     properties: Mapping[str, str]
-    max_batch_rows: int
 
 
 class IndexEntry(msgspec.Struct, frozen=True):

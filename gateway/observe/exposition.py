@@ -14,21 +14,16 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def render(directory: Path, live: frozenset[str], routes: frozenset[str], own: CollectorRegistry | None) -> bytes:
-    """Return the text exposition of all slots under `directory` and of the registry `own`.
+def render(directory: Path, live: frozenset[str], routes: frozenset[str]) -> bytes:
+    """Return the text exposition of all slots under `directory`.
 
     `live` are the versions of the snapshot as `model@number`, `routes` its routes.
     """
-    families = {family.name: family for family in merged(directory)}
-    for family in families.values():
+    families = sorted(merged(directory), key=lambda family: family.name)
+    for family in families:
         family.samples = [sample for sample in family.samples if _is_live(sample.labels, live, routes)]
-    if own is not None:
-        for family in own.collect():
-            families.setdefault(family.name, Metric(family.name, family.documentation, family.type)).samples.extend(
-                family.samples
-            )
     registry = CollectorRegistry()
-    registry.register(_Families(family for name, family in sorted(families.items()) if family.samples))
+    registry.register(_Families(family for family in families if family.samples))
     return generate_latest(registry)
 
 

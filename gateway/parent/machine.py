@@ -216,7 +216,7 @@ class Machine:
         serving = self.serving
         live = frozenset(str(entry.ref) for entry in serving.versions) if serving else frozenset()
         routes = frozenset(route.name for route in serving.routes) if serving else frozenset()
-        return render(self._state.metrics, live, routes, None)
+        return render(self._state.metrics, live, routes)
 
     def snapshot_state(self) -> Mapping[str, object]:
         """Return which snapshot is served and held, as JSON-ready values."""

@@ -52,7 +52,6 @@ class GatewayBackend:
             inputs=signature.inputs,
             outputs=signature.outputs,
             properties=dict(served.engine.model.properties) if served.engine is not None else {},
-            max_batch_rows=described.batch_rows(entry, signature),
         )
 
     def is_ready(self) -> bool:

@@ -1,6 +1,5 @@
 """The one place that reads time. A deadline is an instant on the monotonic clock; durations end in `_s` or `_ms`."""
 
-import math
 import time
 from typing import Final
 
@@ -25,11 +24,6 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds left; negative once it has passed."""
         return self.at_s - monotonic_s()
-
-    @property
-    def left_ms(self) -> int:
-        """Whole milliseconds left, rounded up, never below zero."""
-        return max(0, math.ceil(self.left_s * 1000))
 
     @property
     def passed(self) -> bool:

@@ -21,7 +21,6 @@ TurnoutError
 """
 
 import enum
-from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -56,16 +55,15 @@ class Blame(enum.StrEnum):
 
 
 class TurnoutError(Exception):
-    """Base of the tree. `message` is safe to show to the caller; `details` goes to the log only."""
+    """Base of the tree. `message` is written for the caller; `status.py` says of which codes it is shown."""
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
     blame: ClassVar[Blame] = Blame.GATEWAY
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, details: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-        self.details: Mapping[str, str] = details or {}
 
 
 class InvalidInput(TurnoutError):

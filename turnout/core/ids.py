@@ -1,12 +1,9 @@
 """Names and version references, parsed once and trusted afterwards."""
 
 import re
-from typing import Final, NewType, Self
+from typing import Final, Self
 
 import msgspec
-
-ModelName = NewType("ModelName", str)
-RouteName = NewType("RouteName", str)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 NAME_RULE: Final = "names are 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit"

@@ -1,6 +1,5 @@
 """The exposition: one for all slots, without what left the snapshot, and nothing ever falls."""
 
-from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observe.exposition import render
@@ -12,9 +11,9 @@ ONE, TWO = VersionRef("m", 1), VersionRef("m", 2)
 LIVE = frozenset({"m@1", "m@2"})
 
 
-def rendered(directory, live=LIVE, routes=frozenset({"m"}), own=None):
+def rendered(directory, live=LIVE, routes=frozenset({"m"})):
     """Return the samples of an exposition by name and labels."""
-    text = render(directory, live, routes, own).decode()
+    text = render(directory, live, routes).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -86,19 +85,9 @@ def test_what_left_the_snapshot_is_left_out(tmp_path):
     assert value(rendered(tmp_path), "turnout_shadow_comparisons_total", version="m@2") == 1
 
 
-def test_own_registry_is_added(tmp_path):
-    """The parent's own metrics stand beside those of the processes, also in a family that both have."""
-    Metrics(tmp_path, 0).dropped("shadow").add()
-    registry = CollectorRegistry()
-    Counter("turnout_dropped", "Dropped.", ["what"], registry=registry).labels("reports").inc(3)
-    samples = rendered(tmp_path, own=registry)
-    assert value(samples, "turnout_dropped_total", what="shadow") == 1
-    assert value(samples, "turnout_dropped_total", what="reports") == 3
-
-
 def test_empty_folder_is_an_empty_exposition(tmp_path):
     """Before any process has counted there is nothing to show, and no fault."""
-    assert render(tmp_path, frozenset(), frozenset(), None) == b""
+    assert render(tmp_path, frozenset(), frozenset()) == b""
 
 
 def test_unknown_names_add_no_series(tmp_path):

@@ -120,7 +120,7 @@ async def test_restarts_are_counted(workers, made, tmp_path):
     for restarts in (1, 1, 3):
         made[0].restarts = restarts
         workers.watch({})
-    text = render(tmp_path, frozenset({"m@1"}), frozenset(), None).decode()
+    text = render(tmp_path, frozenset({"m@1"}), frozenset()).decode()
     assert 'turnout_worker_restarts_total{model="m",version="1"} 3.0' in text
 
 

@@ -26,7 +26,6 @@ async def test_metadata_of_routes_and_versions(plane):
     assert described.outputs == SIGNATURE.outputs
     assert described.properties == {"engine": "fake 1"}
     assert described.platform == "python_worker"
-    assert described.max_batch_rows == 64
     assert plane.backend.describe("m", 2).versions == ("2", "9", "10")
     assert plane.backend.describe("other", 9).name == "other"
     with pytest.raises(NotFound, match="Request for unknown model: 'nope' is not found"):
