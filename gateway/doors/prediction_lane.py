@@ -22,6 +22,7 @@ from gateway.doors.request_body import OFF_LOOP_BYTES
 from gateway.doors.uvicorn_protocol import DoorProtocol, Phase
 from gateway.http_server import CONNECTION_CLOSE
 from gateway.limits import Limits
+from turnout.core.errors import TurnoutError
 
 # How long the rest of a body is waited for here; many clients send heading and body apart.
 _REST_OF_BODY_S: Final = 0.05
@@ -162,7 +163,7 @@ class LaneProtocol(DoorProtocol):
         for part in taken.parts:
             super().on_body(part)
 
-    def _refuse(self, error: Any) -> None:
+    def _refuse(self, error: TurnoutError) -> None:
         self._leave()
         super()._refuse(error)
 

@@ -48,7 +48,10 @@ class _Worker:
 
 
 class Workers:
-    """All workers of the machine. `on_gone` hears of a version whose worker will not come, and why."""
+    """All workers of the machine.
+
+    `on_gone` hears of a version whose worker will not come, and why; `on_released` of one that is no longer held.
+    """
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from turnout.core.clock import Deadline
 from turnout.core.errors import Blame, Internal, ModelFault, NotFound, NotReady, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import rows_of
+from turnout.core.snapshot import DEFAULT_DEADLINE_MS
 from turnout.core.status import Outcome, status_of
 from turnout.core.tensor import TensorMap
 
@@ -118,7 +119,7 @@ class Router:
             self.refused(request.route, request.protocol, error, request.request_id, request.received_s)
             raise
         request.picked = choice.target.ref
-        longest_s = route.deadline_s if route is not None else table.deadline_s(request.route)
+        longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
         deadline = Deadline(request.received_s + longest_s).earlier(request.deadline)
         return _Visit(request, route, choice, Call(request.request_id, deadline, child(request.traceparent)))
 

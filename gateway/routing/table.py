@@ -22,7 +22,7 @@ from turnout.core.errors import InvalidInput, NotFound
 from turnout.core.ids import VersionRef
 from turnout.core.request import PredictRequest
 from turnout.core.signature import Signature
-from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS, Comparison, Fallback, Route, Snapshot
+from turnout.core.snapshot import BUCKETS, Comparison, Fallback, Route, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -194,11 +194,6 @@ class Table:
             if choice.target.is_known:
                 self._pinned[name, number] = choice
         return choice
-
-    def deadline_s(self, name: str) -> float:
-        """Return the longest time of a request to `name`, in seconds."""
-        route = self.routes.get(name)
-        return route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
 
     def _pin(self, name: str, number: int) -> Choice:
         model = self.model_of(name)

@@ -168,7 +168,7 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, TurnoutError)
     request_id = uuid.uuid4().hex
     status = status_of(error)
-    if status.http >= 500 and error.code == Internal.code:
+    if error.code == Internal.code:
         _log.error("request %s failed: %s", request_id, error, exc_info=error)
     answer = ErrorAnswer(shown_message(error, request_id), error.code)
     headers = {"allow": ", ".join(error.allowed)} if isinstance(error, MethodNotAllowed) else None
