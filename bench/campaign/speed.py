@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -51,12 +52,15 @@ def start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[s
 
 def start_bare_http(model: Path) -> Server:
     """Start the bare ASGI handler."""
-    command = [sys.executable, "-m", "uvicorn", "bench.bare.asgi:app", "--port", "18080", "--no-access-log"]
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        address = f"127.0.0.1:{chosen.getsockname()[1]}"
+    port = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "uvicorn", "bench.bare.asgi:app", "--port", port, "--no-access-log"]
     process = start(
         [*command, "--loop", "uvloop", "--http", "httptools", "--log-level", "error"], {"BARE_MODEL": str(model)}
     )
-    wait_http("http://127.0.0.1:18080/", workload.json_body(workload.rows()[:1]))
-    return Server(process, "127.0.0.1:18080")
+    wait_http(f"http://{address}/", workload.json_body(workload.rows()[:1]))
+    return Server(process, address)
 
 
 def start_bare_grpc(model: Path) -> Server:
