@@ -66,7 +66,8 @@ def messages(draw: st.DrawFn) -> bytes:
         lines.append("transfer-encoding: chunked")
         cut = len(body) // 2
         parts = [part for part in (body[:cut], body[cut:]) if part]
-        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n"
+        body += draw(st.sampled_from([b"", b"", b"turnout-request-id: behind\r\n", b"x: y\r\n" * 20])) + b"\r\n"
     lengths = {"short": len(body) // 2, "long": len(body) + 3, "odd": "1x", "both": 5}
     if framing not in ("chunked", "none"):
         lines.append(f"Content-Length: {lengths.get(framing, len(body))}")

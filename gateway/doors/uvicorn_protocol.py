@@ -111,6 +111,8 @@ class DoorProtocol(HttpToolsProtocol):
         self._data = data
         super().data_received(data)
         self._data = b""
+        if self._phase is Phase.BODY and self.headers and self._headers_bytes() > self.limits.header_bytes:
+            self._refuse(self._heading_too_long())
         if self._phase is not Phase.HEADING or self._refused:
             return
         # All of it belongs to this heading unless an earlier message ended in it; that much slack is allowed.
@@ -151,6 +153,7 @@ class DoorProtocol(HttpToolsProtocol):
                 self._reason = InvalidInput("header transfer-encoding: only chunked is read here")
                 raise _Unreadable
         super().on_headers_complete()
+        self.headers = []  # what comes now is behind the body: it must not change what the request said
 
     def on_message_complete(self) -> None:
         """End a body."""
@@ -199,7 +202,7 @@ class DoorProtocol(HttpToolsProtocol):
         """
         offer = sys.exc_info()[1]
         assert offer is not None
-        framing = [pair for pair in self.headers if pair[0] in (CONTENT_LENGTH, b"transfer-encoding")]
+        framing = [pair for pair in self.scope["headers"] if pair[0] in (CONTENT_LENGTH, b"transfer-encoding")]
         lines = [name + b": " + value + b"\r\n" for name, value in framing]
         relay = _Relay(self)
         self.parser = httptools.HttpRequestParser(relay)
@@ -230,10 +233,12 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _measure_heading(self) -> None:
         """Stop the parser if the whole heading is over the limit."""
-        headers = sum(len(name) + len(value) + _HEADER_EXTRA_BYTES for name, value in self.headers)
-        if len(self.url) + headers > self.limits.header_bytes:
+        if len(self.url) + self._headers_bytes() > self.limits.header_bytes:
             self._reason = self._heading_too_long()
             raise _Unreadable
+
+    def _headers_bytes(self) -> int:
+        return sum(len(name) + len(value) + _HEADER_EXTRA_BYTES for name, value in self.headers)
 
     def _heading_too_long(self) -> TooLarge:
         return TooLarge(f"request headers: are over the limit of {self.limits.header_bytes} bytes")

@@ -190,6 +190,22 @@ async def test_chunked_bodies_are_read_and_broken_ones_refused():
         assert len(door.backend.requests) == 1
 
 
+async def test_what_stands_behind_a_body_changes_nothing():
+    """Trailers are read and dropped, however the bytes are cut; too many of them are refused."""
+    head = b"POST /v2/models/echo/infer HTTP/1.1\r\nhost: x\r\nturnout-request-id: mine\r\ntransfer-encoding: chunked"
+    chunk = b"\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(ROW), ROW)
+    async with Door(PATIENT) as door:
+        for pieces in (
+            [head + chunk, b"turnout-request-id: other\r\n\r\n"],
+            [head + chunk + b"turnout-request-id: a\r\n\r\n"],
+        ):
+            reader, _ = await door.send(*pieces)
+            status, headers, _ = await read_answer(reader)
+            assert (status, headers["turnout-request-id"]) == (200, "mine")
+        endless, _ = await door.send(head + chunk, b"a: b\r\n" * 1000)
+        assert await read_refusal(endless, 413) == "request headers: are over the limit of 4096 bytes"
+
+
 async def test_a_caller_that_leaves_frees_its_slot():
     """A lost connection cancels the prediction under way."""
     async with Door(PATIENT) as door:
