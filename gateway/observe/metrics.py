@@ -2,9 +2,11 @@
 
 A process writes its numbers to files of its slot under STATE/run/metrics; `exposition.py` merges all slots into one
 exposition. What the request path touches is bound to its labels beforehand: no look-up by label there. All numbers
-are written by the loop's thread, except where a method says otherwise.
+are written by the loop's thread, except where a method says otherwise. None fails or delays a request because it
+cannot be stored: it is kept in memory, or counted as `_other`, and that is counted and said once.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,10 +16,15 @@ import msgspec
 from gateway.observe.class_ledger import ClassLedger, shares
 from gateway.observe.predicted import Predicted, PredictedClasses, PredictedValues, bounded, is_class, is_value
 from gateway.observe.value_file import Distribution, Number, ValueFile
+from turnout.core import clock
 from turnout.core.ids import VersionRef
 from turnout.core.signature import TensorSpec
 from turnout.core.status import Outcome
 
+_log = logging.getLogger(__name__)
+
+# So long the ledger of classes is left alone after it could not be written: each try costs a request some time.
+_CLAIM_AGAIN_S: Final = 1.0
 _SECONDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
     *(2.5, 5.0, 10.0, 30.0),
@@ -116,6 +123,7 @@ LAST_ANSWER: Final = Family(
 
 DROPPED_ACCESS_LOG: Final = "access_log"
 DROPPED_LOG: Final = "log"
+DROPPED_METRICS: Final = "metrics"
 DROPPED_SHADOW: Final = "shadow"
 
 
@@ -191,6 +199,10 @@ class Metrics:
         self._routes: dict[str, RouteMetrics] = {}
         self._versions: dict[VersionRef, VersionMetrics] = {}
         self._numbers: dict[tuple[str, tuple[str, ...]], Number] = {}
+        self._claim_at_s = 0.0
+        self._lost: Number | None = None
+        self._said = False
+        self._lost = self.dropped(DROPPED_METRICS)  # while there is room for it
 
     def route(self, route: str) -> RouteMetrics:
         """Return the numbers of a route of the snapshot, or of no route ("")."""
@@ -279,12 +291,35 @@ class Metrics:
         labels = (ref.model, str(ref.number), output)
         return PredictedClasses(
             lambda name: self.number(PREDICTED_CLASS, (*labels, name)),
-            lambda name: self._ledger.claim(str(ref), output, name, share),
+            lambda name: self._claim(ref, output, name, share),
             share,
         )
+
+    def _claim(self, ref: VersionRef, output: str, name: str, share: int) -> frozenset[str] | None:
+        """Ask the ledger for a class; None where it could not be written just now."""
+        if clock.monotonic_s() < self._claim_at_s:
+            self._count_lost()
+            return None
+        try:
+            return self._ledger.claim(str(ref), output, name, share)
+        except OSError as error:
+            self._claim_at_s = clock.monotonic_s() + _CLAIM_AGAIN_S
+            self._lose(error)
+            return None
+
+    def _lose(self, error: OSError) -> None:
+        """Count what could not be stored, and say so once."""
+        self._count_lost()
+        if not self._said:
+            self._said = True
+            _log.error("metrics cannot be stored under %s; /metrics lacks some from now on: %s", self.directory, error)
+
+    def _count_lost(self) -> None:
+        if self._lost is not None:
+            self._lost.add()
 
     def _file(self, kind: str) -> ValueFile:
         file = self._files.get(kind)
         if file is None:
-            file = self._files[kind] = ValueFile(self.directory / f"{kind}_{self._slot}.db")
+            file = self._files[kind] = ValueFile(self.directory / f"{kind}_{self._slot}.db", self._lose)
         return file

@@ -36,11 +36,16 @@ def class_name(value: Any) -> str:
 
 
 class PredictedClasses:
-    """Counts the classes of one output. `claim` asks for a series of its own and returns all names that have one."""
+    """Counts the classes of one output.
+
+    `claim` asks for a series of its own and returns all names that have one; None where that cannot be told just now.
+    """
 
     __slots__ = ("_claim", "_counters", "_names", "_number", "_other", "_share")
 
-    def __init__(self, number: Callable[[str], Number], claim: Callable[[str], frozenset[str]], share: int) -> None:
+    def __init__(
+        self, number: Callable[[str], Number], claim: Callable[[str], frozenset[str] | None], share: int
+    ) -> None:
         self._number = number
         self._claim = claim
         self._share = share
@@ -63,7 +68,7 @@ class PredictedClasses:
     def _new(self, value: Any) -> Number:
         name = class_name(value)
         if name not in self._names and len(self._names) < self._share:
-            self._names = self._claim(name)
+            self._names = self._claim(name) or self._names
         if name in self._names:
             counter = self._number(name)
             if len(self._counters) < self._share:  # raw values that share a name must not fill the memory

@@ -3,16 +3,19 @@
 prometheus-client reads and merges such files; its own writer takes a lock and a system call for each change, and
 fixes one set of buckets for a whole histogram. Here a change is one 8-byte store. So each number has one writing
 thread, and no two processes write one file: a slot is reused only once its owner has exited.
+
+A store into a page that the disk has no room for would end the process (SIGBUS). So every byte is reserved before it
+is mapped; a number that finds no room is kept in plain memory: it counts, and no scrape sees it.
 """
 
 import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from prometheus_client.mmap_dict import mmap_key
@@ -24,97 +27,150 @@ _HEADER_BYTES: Final = 8
 _VALUE_BYTES: Final = 16  # the value and a timestamp, which stays 0
 
 
+class Doubles(Protocol):
+    """Where numbers stand. `doubles` may be another view of the same numbers after each new one."""
+
+    doubles: "memoryview[float]"
+
+
+class _Memory:
+    """Numbers that no file has room for."""
+
+    __slots__ = ("doubles",)
+
+    def __init__(self, count: int) -> None:
+        self.doubles = memoryview(bytearray(8 * count)).cast("d")
+
+
 class ValueFile:
-    """A growing list of named doubles. Names that the file already holds keep their value: counters never fall."""
+    """A growing list of named doubles. Names that the file already holds keep their value: counters never fall.
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = _open(path)
+    `on_lost` hears, for each call of `places` that finds no room, why.
+    """
+
+    def __init__(self, path: Path, on_lost: Callable[[OSError], None] = lambda _error: None) -> None:
+        self.doubles: memoryview[float] = memoryview(b"").cast("d")
+        self._path = path
+        self._on_lost = on_lost
+        self._descriptor = -1
+        self._bytes: mmap.mmap | None = None
+        self._used = _HEADER_BYTES
         self._places: dict[str, int] = {}
-        self._map(os.fstat(self._descriptor).st_size)
-        self._used: int = struct.unpack_from("<i", self._bytes, 0)[0]
-        self._read_places()
 
-    def place(self, key: str) -> int:
-        """Return where in `doubles` the number of this key stands, making room at 0 for a new one."""
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = self._append(key)
-        return place
+    def places(self, keys: Sequence[str]) -> tuple[Doubles, tuple[int, ...]]:
+        """Return where the numbers of these keys stand, all in one place, making room at 0 for new ones."""
+        try:
+            mapped = self._opened()
+            entries = {key: _entry(key) for key in keys if key not in self._places}
+            mapped = self._with_room(mapped, sum(map(len, entries.values())))
+        except OSError as error:
+            self._on_lost(error)
+            return _Memory(len(keys)), tuple(range(len(keys)))
+        for key, entry in entries.items():
+            self._append(mapped, key, entry)
+        return self, tuple(self._places[key] for key in keys)
 
     def close(self) -> None:
         """Unmap the file; its numbers stay."""
-        self.doubles.release()
-        self._bytes.close()
-        os.close(self._descriptor)
+        if self._bytes is not None:
+            self.doubles.release()
+            self._bytes.close()
+            os.close(self._descriptor)
 
-    def _map(self, size: int) -> None:
-        os.ftruncate(self._descriptor, size)
-        self._bytes = mmap.mmap(self._descriptor, size)
-        self.doubles = memoryview(self._bytes).cast("d")
+    def _opened(self) -> mmap.mmap:
+        if self._bytes is not None:
+            return self._bytes
+        descriptor = _open(self._path)
+        try:
+            mapped = self._map(descriptor, _whole(os.fstat(descriptor).st_size))
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._used = struct.unpack_from("<i", mapped, 0)[0]
+        self._read_places(mapped)
+        return mapped
 
-    def _append(self, key: str) -> int:
-        encoded = key.encode()
-        padded = encoded + b" " * (8 - (len(encoded) + 4) % 8)
-        entry = struct.pack(f"<i{len(padded)}sdd", len(encoded), padded, 0.0, 0.0)
-        size = len(self._bytes)
-        while self._used + len(entry) > size:
+    def _map(self, descriptor: int, size: int) -> mmap.mmap:
+        """Map `size` bytes of the file, all of them reserved. Raises OSError, with nothing changed."""
+        os.posix_fallocate(descriptor, 0, size)
+        self._bytes = mapped = mmap.mmap(descriptor, size)
+        self.doubles = memoryview(mapped).cast("d")
+        return mapped
+
+    def _with_room(self, mapped: mmap.mmap, wanted: int) -> mmap.mmap:
+        size = len(mapped)
+        while self._used + wanted > size:
             size *= 2
-        if size != len(self._bytes):
-            self._map(size)  # another thread may still hold the old view, which shows the same bytes
-        self._bytes[self._used : self._used + len(entry)] = entry
+        # Another thread may still hold the old view, which shows the same bytes.
+        return mapped if size == len(mapped) else self._map(self._descriptor, size)
+
+    def _append(self, mapped: mmap.mmap, key: str, entry: bytes) -> None:
+        mapped[self._used : self._used + len(entry)] = entry
         self._used += len(entry)
-        self._write_used()  # last: a reader never sees half an entry
-        return (self._used - _VALUE_BYTES) // 8
+        mapped[:4] = struct.pack("<i", self._used)  # last: a reader never sees half an entry
+        self._places[key] = (self._used - _VALUE_BYTES) // 8
 
-    def _write_used(self) -> None:
-        self._bytes[:4] = struct.pack("<i", self._used)
-
-    def _read_places(self) -> None:
+    def _read_places(self, mapped: mmap.mmap) -> None:
         at = _HEADER_BYTES
         while at < self._used:
-            (length,) = struct.unpack_from("<i", self._bytes, at)
-            key = self._bytes[at + 4 : at + 4 + length].decode()
+            (length,) = struct.unpack_from("<i", mapped, at)
+            key = mapped[at + 4 : at + 4 + length].decode()
             at += 4 + length + (8 - (length + 4) % 8)
             self._places[key] = at // 8
             at += _VALUE_BYTES
 
 
+def _entry(key: str) -> bytes:
+    encoded = key.encode()
+    padded = encoded + b" " * (8 - (len(encoded) + 4) % 8)
+    return struct.pack(f"<i{len(padded)}sdd", len(encoded), padded, 0.0, 0.0)
+
+
+def _whole(size: int) -> int:
+    """Return the size to map of a file: a step of growth that a full disk cut short does not count."""
+    return max(size // _FIRST_BYTES, 1) * _FIRST_BYTES
+
+
 def _open(path: Path) -> int:
-    """Open a file, after putting an empty one in place whole: a scrape may come at any moment."""
+    """Open a file, after putting an empty one in place whole: a scrape may come at any moment. Raises OSError."""
     if not path.exists():
         fresh = path.with_suffix(".new")
-        fresh.write_bytes(struct.pack("<i", _HEADER_BYTES).ljust(_FIRST_BYTES, b"\0"))
-        fresh.rename(path)
+        try:
+            fresh.write_bytes(struct.pack("<i", _HEADER_BYTES).ljust(_FIRST_BYTES, b"\0"))
+            fresh.rename(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 class Number:
     """One counter or gauge."""
 
-    __slots__ = ("_file", "_place")
+    __slots__ = ("_home", "_place")
 
     def __init__(self, file: ValueFile, family: str, labels: Mapping[str, str], documentation: str) -> None:
         key = mmap_key(family.removesuffix("_total"), family, list(labels), list(labels.values()), documentation)
-        self._file = file
-        self._place = file.place(key)
+        self._home, (self._place,) = file.places([key])
 
     def add(self, amount: float = 1.0) -> None:
         """Add `amount`."""
-        self._file.doubles[self._place] += amount
+        self._home.doubles[self._place] += amount
 
     def set(self, value: float) -> None:
         """Replace the value."""
-        self._file.doubles[self._place] = value
+        self._home.doubles[self._place] = value
 
     def get(self) -> float:
         """Return the value."""
-        return self._file.doubles[self._place]
+        return self._home.doubles[self._place]
 
 
 class Distribution:
     """One histogram: counts by upper bound, and the sum. `bounds` ascend; the last bucket, infinity, is added."""
 
-    __slots__ = ("_bounds", "_file", "_places", "_sum")
+    __slots__ = ("_bounds", "_home", "_places", "_sum")
 
     def __init__(
         self,
@@ -127,23 +183,24 @@ class Distribution:
         if not all(low < high for low, high in pairwise(bounds)):
             raise ValueError(f"{family}: bucket bounds must ascend, got {list(bounds)}")
         names, values = list(labels), list(labels.values())
-        self._file = file
         self._bounds = tuple(bounds)
-        self._sum = file.place(mmap_key(family, f"{family}_sum", names, values, documentation))
-        self._places = tuple(
-            file.place(mmap_key(family, f"{family}_bucket", [*names, "le"], [*values, bound], documentation))
+        buckets = [
+            mmap_key(family, f"{family}_bucket", [*names, "le"], [*values, bound], documentation)
             for bound in (*(str(float(bound)) for bound in self._bounds), "+Inf")
-        )
+        ]
+        total = mmap_key(family, f"{family}_sum", names, values, documentation)
+        self._home, (self._sum, *places) = file.places([total, *buckets])
+        self._places = tuple(places)
 
     def observe(self, value: float) -> None:
         """Count one value."""
-        doubles = self._file.doubles
+        doubles = self._home.doubles
         doubles[self._places[bisect_left(self._bounds, value)]] += 1.0
         doubles[self._sum] += value
 
     def observe_all(self, values: Array) -> None:
         """Count each element of an array of finite numbers."""
-        doubles = self._file.doubles
+        doubles = self._home.doubles
         buckets = np.searchsorted(np.asarray(self._bounds), values, side="left")
         for bucket, count in enumerate(np.bincount(buckets, minlength=len(self._places)).tolist()):
             if count:

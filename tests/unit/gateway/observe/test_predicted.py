@@ -1,12 +1,16 @@
 """Predicted classes and values: bounded in number and size, agreed between processes."""
 
+import fcntl
+
 import numpy as np
 import pytest
 
+from gateway.observe import metrics as metrics_module
 from gateway.observe.class_ledger import ClassLedger, shares
 from gateway.observe.exposition import merged
 from gateway.observe.metrics import Metrics
 from gateway.observe.predicted import bounded, class_name, is_class, is_value
+from tests.full_disk import files_end_at
 from turnout.core.ids import VersionRef
 from turnout.core.signature import TensorSpec
 from turnout.core.tensor import Datatype, Tensor
@@ -24,6 +28,17 @@ def samples(directory, name):
         for sample in family.samples
         if sample.name == name
     }
+
+
+def dropped(directory):
+    """Return how often a metric was not stored."""
+    found = {
+        sample.labels["what"]: sample.value
+        for family in merged(directory)
+        for sample in family.samples
+        if sample.name == "turnout_dropped_total"
+    }
+    return found["metrics"]
 
 
 def test_which_outputs_count():
@@ -113,6 +128,43 @@ def test_ledger_survives_a_restart(tmp_path):
     assert ClassLedger(tmp_path).claim("m@2", "label", "early", 1) == {"early"}
 
 
+def test_a_full_disk_makes_new_classes_other_and_fails_nothing(tmp_path, caplog, monkeypatch):
+    """What the ledger has no room for is counted as `_other` and told once; with room again classes get their own."""
+    now_s = 100.0
+    monkeypatch.setattr(metrics_module.clock, "monotonic_s", lambda: now_s)
+    predicted = Metrics(tmp_path, 0).predicted(REF, [LABEL], ())
+    predicted.count({"label": Tensor.of(np.array(["early", "early"], object))})
+    with files_end_at((tmp_path / "classes.jsonl").stat().st_size + 5):
+        for name in ("new", "newer", "early"):
+            predicted.count({"label": Tensor.of(np.array([name], object))})
+    now_s += 2
+    predicted.count({"label": Tensor.of(np.array(["new"], object))})
+    assert samples(tmp_path, "turnout_predicted_class_total") == {"early": 3, "_other": 2, "new": 1}
+    assert dropped(tmp_path) == 2
+    told = f"metrics cannot be stored under {tmp_path}; /metrics lacks some from now on: [Errno 28] No space left on "
+    assert [record.getMessage() for record in caplog.records] == [told + "device"]
+
+
+def test_a_held_ledger_holds_up_nobody(tmp_path):
+    """While another process keeps the lock a new class is `_other`: the loop does not wait for it."""
+    predicted = Metrics(tmp_path, 0).predicted(REF, [LABEL], ())
+    with (tmp_path / "classes.jsonl").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        predicted.count({"label": Tensor.of(np.array(["new"], object))})
+    assert samples(tmp_path, "turnout_predicted_class_total") == {"_other": 1}
+    assert dropped(tmp_path) == 1
+
+
+def test_a_piece_of_a_line_is_cut_off(tmp_path):
+    """What a full disk left of a class spoils neither the classes before it nor those after it."""
+    ledger = ClassLedger(tmp_path)
+    ledger.claim("m@1", "label", "one", 9)
+    with (tmp_path / "classes.jsonl").open("a") as file:
+        file.write('["m@1", "la')
+    assert ledger.claim("m@1", "label", "two", 9) == {"one", "two"}
+    assert ledger.claim("m@1", "label", "three", 9) == {"one", "two", "three"}
+
+
 def test_values_use_their_models_buckets(tmp_path):
     """Each model brings its own bounds into the one family; NaN and infinity are left out of it."""
     metrics = Metrics(tmp_path, 0)
@@ -122,7 +174,7 @@ def test_values_use_their_models_buckets(tmp_path):
     one = metrics.predicted(VersionRef("other", 1), [SCORE], (100.0,))
     for value in (50.0, np.nan):
         one.count({"score": Tensor.of(np.array([value]))})
-    (family,) = merged(tmp_path)
+    (family,) = merged(tmp_path, "histogram")
     found = {
         (sample.labels["model"], sample.labels["le"]): sample.value
         for sample in family.samples
