@@ -34,11 +34,13 @@ class AnswerPlan:
 
     def is_long(self, outputs: TensorMap) -> bool:
         """Tell whether writing these outputs takes longer than the loop should wait."""
-        return any(
-            tensor.array.size > LONG_ELEMENTS
-            and (tensor.datatype is Datatype.BYTES or not self.wanted.get(name, self.default).binary)
-            for name, tensor in outputs.items()
-        )
+        for name, tensor in outputs.items():
+            if tensor.array.size > LONG_ELEMENTS and not self._is_raw(name, tensor):
+                return True
+        return False
+
+    def _is_raw(self, name: str, tensor: Tensor) -> bool:
+        return self.wanted.get(name, self.default).binary and tensor.datatype is not Datatype.BYTES
 
 
 # So many elements take about a millisecond to write one by one.

@@ -71,6 +71,8 @@ class LaneProtocol(DoorProtocol):
         self._rest: App | None = None
         self._answered = 0
         self._patience: asyncio.TimerHandle | None = None
+        self._quiet_since_s = 0.0
+        self._looks_quiet: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; a body on the lane that is not whole by then has little time left."""
@@ -84,8 +86,9 @@ class LaneProtocol(DoorProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the lane: the ASGI callable counts callers that left."""
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._looks_quiet):
+            if timer is not None:
+                timer.cancel()
         self._leave()
         super().connection_lost(exc)
 
@@ -147,12 +150,15 @@ class LaneProtocol(DoorProtocol):
     def _is_idle(self) -> bool:
         """Tell whether an answer could be written right now, and the connection stays for more."""
         return (
-            (self.cycle is None or self.cycle.response_complete)
+            self._is_free()
             and self._answered < _AT_ONCE
             and not self.flow.write_paused
             and self.limit_concurrency is None
             and CONNECTION_CLOSE not in self.server_state.default_headers
         )
+
+    def _is_free(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _leave(self) -> None:
         """Give the request on the lane to the ASGI callable, with what came of its body."""
@@ -179,5 +185,18 @@ class LaneProtocol(DoorProtocol):
         self.transport.write(b"".join(content))
         self._answered += 1
         self.server_state.total_requests += 1
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._quiet_since_s = self.loop.time()
+        if self._looks_quiet is None:
+            self._look_again(self.timeout_keep_alive)
+
+    def _look_again(self, in_s: float) -> None:
+        self._looks_quiet = self.loop.call_later(in_s, self._look_for_quiet)
+
+    def _look_for_quiet(self) -> None:
+        """Close a connection that has been quiet for too long: one timer for all requests costs less than one each."""
+        self._looks_quiet = None
+        left_s = self._quiet_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._look_again(left_s)
+        elif self._phase is Phase.BETWEEN and self._is_free() and self.timeout_keep_alive_task is None:
+            self.transport.close()

@@ -119,9 +119,10 @@ class Router:
             self.refused(request.route, request.protocol, error, request.request_id, request.received_s)
             raise
         request.picked = choice.target.ref
+        traceparent = child(request.traceparent) if request.traceparent is not None else None
         longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
         deadline = Deadline(request.received_s + longest_s).earlier(request.deadline)
-        return _Visit(request, route, choice, Call(request.request_id, deadline, child(request.traceparent)))
+        return _Visit(request, route, choice, Call(request.request_id, deadline, traceparent))
 
     def _learn(self, visit: "_Visit", prediction: Prediction) -> None:
         """Count what a version of the split predicted, and copy what the champion answered to the shadows."""

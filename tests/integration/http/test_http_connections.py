@@ -217,6 +217,17 @@ async def test_a_caller_that_leaves_frees_its_slot():
         assert door.backend.in_flight == 0
 
 
+async def test_quiet_connections_are_closed_after_a_while(monkeypatch):
+    """Whoever says nothing more after an answer is let go; a request in between starts the time anew."""
+    async with Door(PATIENT) as door:
+        monkeypatch.setattr(door.server.config, "timeout_keep_alive", 0.2)
+        reader, writer = await door.send(infer())
+        assert (await read_answer(reader))[0] == 200
+        writer.write(infer())
+        assert (await read_answer(reader))[0] == 200
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
 async def test_pipelined_requests_are_answered_in_order():
     """Several requests in one segment, the first slow: answers keep the order."""
     async with Door(PATIENT) as door:
