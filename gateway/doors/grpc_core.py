@@ -115,7 +115,8 @@ class CoreServer:
         if event.success:  # else the server stops
             if not self._leaving:
                 self._request()
-            self._accept(CoreCall(self, event))
+            call = CoreCall(self, event)
+            call.attempt(self._accept, call)
 
     def _watch(self) -> None:
         """Wait, on a thread, for the first event; the loop itself looks for those that follow."""
@@ -136,8 +137,8 @@ class CoreServer:
             self._due -= 1
             try:
                 event.tag(event)
-            except Exception:  # noqa: BLE001  one call that fails must not end all others
-                _log.exception("a gRPC call failed")
+            except Exception:  # noqa: BLE001  the door would be shut for good
+                _log.exception("a gRPC event failed")
             event = self._queue.poll(_NOW)
             if event.completion_type == _NOTHING:
                 break
@@ -240,8 +241,16 @@ class CoreCall:
         server.ending[self] = monotonic_s()
         server.begin(self._call, operations, self._ended)
 
+    def attempt(self, step: Callable[..., object], *arguments: Any) -> None:
+        """Do a step of the call; one that fails is logged and ends the call, nothing else."""
+        try:
+            step(*arguments)
+        except Exception:  # noqa: BLE001  whatever it is, no other call must suffer
+            _log.exception("a gRPC call failed")
+            self.cut()
+
     def cut(self) -> None:
-        """End the call without a word: its caller takes nothing more."""
+        """End the call without a word."""
         self.over = True
         self._call.cancel()
 
@@ -257,7 +266,7 @@ class CoreCall:
         self._server.awaited.pop(self, None)
         received, self._received = self._received, None
         if received is not None:
-            received(self, message)
+            self.attempt(received, self, message)
 
     def _closed(self, _: Any) -> None:
         left, self._left = self._left, None
