@@ -1,7 +1,7 @@
 """grpcio's core without grpcio's servers: calls come to the asyncio loop as events and are answered in the same turn.
 
 Both servers of grpcio spend more on a call than all else here: grpc.aio on tasks and futures for each step, the other
-one on hops between threads (docs/decisions/0008). The only module that knows grpcio's internal interface, `cygrpc`:
+one on hops between threads (docs/decisions/0009). The only module that knows grpcio's internal interface, `cygrpc`:
 the operations and the completion queue that both servers are made of. Knows bytes and calls; nothing of our metadata,
 methods or errors. All of it runs on the loop but `_watch`.
 """

@@ -113,16 +113,15 @@ async def test_a_call_without_a_message_is_told_apart():
 async def test_an_end_that_is_not_fetched_is_cut():
     """A caller that does not read a big last message holds it no longer than it may."""
     big = bytes(16_000_000)  # more than goes into the buffers between the two
-    cores = []
+    finished = []
 
     def accept(core):
-        cores.append(core)
-        core.receive(lambda core, _: core.finish(METADATA, big, 0))
+        core.receive(lambda core, _: finished.append(core.finish(METADATA, big, 0)))
 
     async with serving(accept, write_s=0.2) as (server, channel):
         call = channel.stream_stream("/s/m")(timeout=WITHIN_S)
         await call.write(b"")
-        await eventually_async(lambda: cores and not server.ending)
+        await eventually_async(lambda: finished and not server.ending)
         with pytest.raises(grpc.aio.AioRpcError):
             await call.read()
         assert await call.code() is grpc.StatusCode.CANCELLED
