@@ -1,4 +1,4 @@
-"""The gRPC door: one grpc.aio server with every service on it, and how it opens and leaves.
+"""The gRPC door: one server with every service on it, and how it opens and leaves.
 
 Messages travel as bytes; each service reads and writes its own. No decision about a request is made here.
 """
@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-import grpc
-import grpc.aio
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from gateway.doors import grpc_sockets
-from gateway.doors.grpc_call import Call, Context, unary
+from gateway.doors.grpc_call import Call, Method, Stream, Work, unary, unforeseen
+from gateway.doors.grpc_codec import parse
+from gateway.doors.grpc_core import CoreCall, CoreServer
 from gateway.doors.grpc_health import SERVICE as HEALTH
 from gateway.doors.grpc_health import Health
 from gateway.doors.grpc_predict import Predictions
@@ -22,7 +22,7 @@ from gateway.doors.grpc_service import Service
 from gateway.doors.interface import Backend
 from gateway.limits import Limits
 from turnout.core.clock import Deadline
-from turnout.core.errors import Unimplemented
+from turnout.core.errors import TurnoutError, Unimplemented
 from turnout.core.wire import inference_pb2
 
 INFERENCE: Final = "inference.GRPCInferenceService"
@@ -32,6 +32,8 @@ REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflecti
 _LOOK_EVERY_S: Final = 0.05
 # The last part of the drain time: what is still open is told to end, then cut.
 _ENDING_SHARE: Final = 0.1
+# What is cut needs a few turns of the loop to take note of it.
+_CUT_S: Final = 1.0
 
 
 class GrpcDoor:
@@ -52,22 +54,25 @@ class GrpcDoor:
         self._backend = backend
         self._limits = limits
         self._max_connection_age_s = max_connection_age_s
-        self._predictions = Predictions(backend, limits)
+        self._work = Work()
+        self._predictions = Predictions(backend, limits, self._work)
         self._service = Service(backend, repository_control=repository_control)
         self._health = Health(backend)
-        self._server: Any = None
+        self._server: CoreServer | None = None
         self._port = 0
+        self._methods: Mapping[bytes, Method] = {path.encode(): method for path, method in self._table().items()}
 
     async def start(self, host: str, port: int, *, reuse_port: bool) -> int:
         """Serve on a port, 0 for any, and return it. Raises OSError when it cannot be bound."""
-        self._server = grpc.aio.server(options=self._options(reuse_port=reuse_port))
-        self._server.add_generic_rpc_handlers((_Methods(self._methods(), self._backend),))
+        limits = self._limits
+        options = self._options(reuse_port=reuse_port)
+        server = CoreServer(options, self._accept, body_s=limits.body_s, write_s=limits.write_s)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            self._port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen on {address}") from error
-        await self._server.start()
+        self._port = server.bind(address)
+        if not self._port:
+            raise OSError(f"gRPC cannot listen on {address}")
+        server.start()
+        self._server = server
         return self._port
 
     async def stop(self, drain_s: float) -> None:
@@ -86,6 +91,7 @@ class GrpcDoor:
                 await asyncio.sleep(_LOOK_EVERY_S)
         self._predictions.end_streams()
         await self._server.stop(max(0.0, end.left_s))
+        await self._work.ended(_CUT_S)
         self._predictions.close()
         self._server = None
 
@@ -106,58 +112,61 @@ class GrpcDoor:
             options.append(("grpc.max_connection_age_ms", max(1, int(self._max_connection_age_s * 1000))))
         return options
 
-    def _methods(self) -> dict[str, Any]:
-        """Return the handlers of every method by its path."""
-        generation = self._generation
-        table = {
-            f"/{INFERENCE}/{name}": grpc.unary_unary_rpc_method_handler(unary(method, generation))
-            for name, method in self._service.methods().items()
+    def _table(self) -> dict[str, Method]:
+        """Return every method by its path."""
+        backend, work = self._backend, self._work
+        methods = {
+            f"/{INFERENCE}/{name}": unary(method, backend, work) for name, method in self._service.methods().items()
         }
-        table[f"/{INFERENCE}/ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._predictions.infer)
-        table[f"/{INFERENCE}/ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._predictions.stream)
-        table[f"/{HEALTH}/Check"] = grpc.unary_unary_rpc_method_handler(unary(self._health.check, generation))
-        table[f"/{HEALTH}/Watch"] = grpc.unary_stream_rpc_method_handler(self._health.watch)
-        reflect = _Reflection(self._backend)
+        methods[f"/{INFERENCE}/ModelInfer"] = self._predictions.infer
+        methods[f"/{INFERENCE}/ModelStreamInfer"] = self._predictions.stream
+        methods[f"/{HEALTH}/Check"] = unary(self._health.check, backend, work)
+        methods[f"/{HEALTH}/Watch"] = lambda core: core.receive(self._watch)
+        reflect = _Reflection()
         for service in REFLECTIONS:
-            table[f"/{service}/ServerReflectionInfo"] = grpc.stream_stream_rpc_method_handler(
-                reflect.info,
-                request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-                response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+            methods[f"/{service}/ServerReflectionInfo"] = lambda core: work.start(
+                core, reflect.info(self._opened(core))
             )
-        return table
+        return methods
 
-    def _generation(self) -> int:
-        return self._backend.generation
+    def _accept(self, core: CoreCall) -> None:
+        """Have a call answered by its method; any other method is refused in our form."""
+        method = self._methods.get(core.method)
+        if method is not None:
+            method(core)
+        else:
+            Call(core).refuse(Unimplemented("this server has no such method"), self._backend.generation)
 
+    def _watch(self, core: CoreCall, message: bytes | None) -> None:
+        self._work.start(core, self._health.watch(self._opened(core), message))
 
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships no types
-    """Finds a method by its path; any other is refused in our form."""
-
-    def __init__(self, table: Mapping[str, Any], backend: Backend) -> None:
-        self._table = table
-        self._backend = backend
-        self._unknown = grpc.stream_stream_rpc_method_handler(self._refuse)
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of a method."""
-        return self._table.get(handler_call_details.method, self._unknown)
-
-    async def _refuse(self, _: object, context: Context) -> None:
-        await Call(context).refuse(Unimplemented("this server has no such method"), self._backend.generation)
+    def _opened(self, core: CoreCall) -> Stream:
+        return Stream(core, self._backend.generation, self._limits.write_s)
 
 
 class _Reflection:
     """Server reflection over a descriptor pool of its own, which holds just what is served here."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
         pool = descriptor_pool.DescriptorPool()
         for module in (inference_pb2, health_pb2, reflection_pb2):
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         self._servicer = reflection.aio.ReflectionServicer((INFERENCE, HEALTH, REFLECTIONS[0]), pool)
 
-    async def info(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    async def info(self, call: Stream) -> None:
         """Answer one stream of questions."""
-        await Call(context).announce(self._backend.generation)
-        async for answer in self._servicer.ServerReflectionInfo(requests, context):
-            yield answer
+        call.announce()
+        try:
+            async for answer in self._servicer.ServerReflectionInfo(_questions(call), None):
+                await call.write(answer.SerializeToString())
+        except TurnoutError as error:
+            call.end(error)
+        except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
+            call.end(unforeseen(call.request_id))
+        else:
+            call.end()
+
+
+async def _questions(call: Stream) -> AsyncIterator[Any]:
+    while (message := await call.read()) is not None:
+        yield parse(reflection_pb2.ServerReflectionRequest, message)

@@ -8,7 +8,7 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2
 
-from gateway.doors.grpc_call import Call, Context
+from gateway.doors.grpc_call import Stream, brought
 from gateway.doors.grpc_codec import parse
 from gateway.doors.interface import Backend
 from turnout.core.errors import NotFound, NotReady, TurnoutError
@@ -39,24 +39,23 @@ class Health:
         service = parse(health_pb2.HealthCheckRequest, message).service
         return _written(_SERVING if self._is_ready(service) else _NOT_SERVING)
 
-    async def watch(self, message: bytes, context: Context) -> None:
+    async def watch(self, call: Stream, message: bytes | None) -> None:
         """Tell the same now and at every change; an unknown route may appear later."""
-        call = Call(context)
         try:
-            service = parse(health_pb2.HealthCheckRequest, message).service
+            service = parse(health_pb2.HealthCheckRequest, brought(call.core, message)).service
         except TurnoutError as error:
-            await call.refuse(error, self._backend.generation)
+            call.end(error)
             return
-        await call.announce(self._backend.generation)
+        call.announce()
         told = None
         while not self._draining.is_set():
             now = self._state(service)
             if now != told:
-                await context.write(_written(now))
+                await call.write(_written(now))
                 told = now
             await self._pause()
         if told != _NOT_SERVING:
-            await context.write(_written(_NOT_SERVING))
+            await call.write(_written(_NOT_SERVING))
         call.end(NotReady("the server is draining"))
 
     def _state(self, service: str) -> int:

@@ -1,7 +1,8 @@
 """Prediction over gRPC: ModelInfer, and ModelStreamInfer as Triton has it.
 
-Reads, asks the gateway behind the door, writes. A call that its caller cancels is cancelled all the way down: grpc.aio
-cancels the method's task. Messages of many elements are decoded on a thread.
+Reads, asks the gateway behind the door, writes. A prediction for which nothing has to be waited for is answered within
+the turn in which its message came. A call that its caller cancels is cancelled all the way down. Messages of many
+elements are decoded on a thread.
 """
 
 import asyncio
@@ -19,8 +20,9 @@ from gateway.doors.envelope import (
     traceparent,
     version_number,
 )
-from gateway.doors.grpc_call import Call, Context, unforeseen
+from gateway.doors.grpc_call import Call, Stream, Work, brought, unforeseen
 from gateway.doors.grpc_codec import InferMessage, InferRequest, error_response
+from gateway.doors.grpc_core import CoreCall
 from gateway.doors.interface import Answer, Backend
 from gateway.limits import Limits
 from turnout.core.clock import Deadline, monotonic_s
@@ -60,7 +62,7 @@ class Exchange:
         self.request_id = call.request_id if index is None else request_id(f"{call.request_id}.{index}")
         self.headers: Mapping[str, str] = call.headers
         self.received_s = call.received_s if index is None else monotonic_s()
-        self.left_s: float | None = call.context.time_remaining()
+        self.left_s = call.left_s
         self.limit_bytes = limit_bytes
         self.route = self.id = ""
         self.request: PredictRequest | None = None
@@ -112,9 +114,10 @@ class Exchange:
 class Predictions:
     """The two predicting methods of one door."""
 
-    def __init__(self, backend: Backend, limits: Limits) -> None:
+    def __init__(self, backend: Backend, limits: Limits, work: Work) -> None:
         self._backend = backend
         self._limits = limits
+        self._work = work
         self._held_bytes = 0
         self._streams: set[asyncio.Task[None]] = set()
         self._ending = False
@@ -130,31 +133,48 @@ class Predictions:
         """Let the threads go once they are idle."""
         self._decoders.shutdown(wait=False)
 
-    async def infer(self, message: bytes, context: Context) -> bytes:
+    def infer(self, core: CoreCall) -> None:
         """Answer one ModelInfer."""
-        call = Call(context)
+        core.receive(self._infer)
+
+    def stream(self, core: CoreCall) -> None:
+        """Answer one ModelStreamInfer: in the order asked, errors as messages, a bounded number under way."""
+        self._work.start(core, self._stream(Stream(core, self._backend.generation, self._limits.write_s)))
+
+    def _infer(self, core: CoreCall, message: bytes | None) -> None:
+        call = Call(core)
         exchange = Exchange(call, self._limits.message_bytes)
         try:
-            answer = self._begin(exchange, message)
-            prediction = answer if isinstance(answer, Prediction) else await answer
-            written = exchange.written(prediction)
-        except TurnoutError as error:
-            failure = error
-        except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
-            failure = unforeseen(call.request_id)
+            answer = self._begin(exchange, brought(core, message))
+            if not isinstance(answer, Prediction):
+                self._work.start(core, self._infer_later(call, exchange, answer))
+                return
+            written = exchange.written(answer)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets our form of answer
+            self._refuse(call, exchange, error)
         else:
-            await call.announce(prediction.generation, prediction.version, prediction.fallback)
-            return written
-        self._note(exchange, failure)
+            call.answer(written, answer.generation, answer.version, answer.fallback)
+
+    async def _infer_later(self, call: Call, exchange: Exchange, answer: Coroutine[Any, Any, Prediction]) -> None:
+        try:
+            prediction = await answer
+            written = exchange.written(prediction)
+        except Exception as error:  # noqa: BLE001  as above
+            self._refuse(call, exchange, error)
+        else:
+            call.answer(written, prediction.generation, prediction.version, prediction.fallback)
+
+    def _refuse(self, call: Call, exchange: Exchange, error: Exception) -> None:
+        """End a call with the exception being handled."""
+        failure = self._failure(exchange, error)
         request = exchange.request
         if request is None:
-            return await call.refuse(failure, self._backend.generation)
-        return await call.refuse(failure, request.generation or self._backend.generation, request.picked)
+            call.refuse(failure, self._backend.generation)
+        else:
+            call.refuse(failure, request.generation or self._backend.generation, request.picked)
 
-    async def stream(self, _: object, context: Context) -> None:
-        """Answer one ModelStreamInfer: in the order asked, errors as messages, a bounded number under way."""
-        call = Call(context)
-        await call.announce(self._backend.generation)
+    async def _stream(self, call: Stream) -> None:
+        call.announce()
         answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         slots = asyncio.Semaphore(self._limits.stream_requests)
         under_way: set[asyncio.Task[bytes]] = set()
@@ -165,19 +185,18 @@ class Predictions:
             reader.cancel()
         try:
             while (answer := await answers.get()) is not None:
-                await context.write(await answer)
+                await call.write(await answer)
                 slots.release()
         finally:
             self._streams.discard(reader)
             for task in (reader, *under_way):
                 task.cancel()
             await asyncio.gather(reader, *under_way, return_exceptions=True)
-        if reader.cancelled():
-            call.end(NotReady("the server is draining; open the stream again"))
+        call.end(NotReady("the server is draining; open the stream again") if reader.cancelled() else None)
 
     async def _receive(
         self,
-        call: Call,
+        call: Stream,
         slots: asyncio.Semaphore,
         answers: "asyncio.Queue[asyncio.Task[bytes] | None]",
         under_way: "set[asyncio.Task[bytes]]",
@@ -185,8 +204,8 @@ class Predictions:
         """Start an answer for each message that comes, until the caller has no more."""
         for index in itertools.count():
             await slots.acquire()
-            message = await call.context.read()
-            if not isinstance(message, bytes):  # grpc.aio's mark of the end
+            message = await call.read()
+            if message is None:
                 return
             exchange = Exchange(call, self._limits.message_bytes, index=index)
             task = asyncio.create_task(self._answer(exchange, message))
@@ -200,42 +219,53 @@ class Predictions:
             answer = self._begin(exchange, message)
             prediction = answer if isinstance(answer, Prediction) else await answer
             return b"".join(grpc_wire.delimited(_STREAM_ANSWER, exchange.written(prediction)))
-        except TurnoutError as error:
-            failure = error
-        except Exception:  # noqa: BLE001  as for a single prediction
-            failure = unforeseen(exchange.request_id)
-        self._note(exchange, failure)
+        except Exception as error:  # noqa: BLE001  as for a single prediction
+            failure = self._failure(exchange, error)
         text = shown_message(failure, exchange.request_id).encode()
         about = error_response(exchange.id, exchange.request_id, exchange.request)
         return b"".join((*grpc_wire.delimited(_STREAM_ERROR, text), *grpc_wire.delimited(_STREAM_ANSWER, about)))
 
     def _begin(self, exchange: Exchange, message: bytes) -> Answer:
-        """Read the message and ask the router; what has to be waited for is left to await. Raises core errors."""
-        if self._held_bytes + len(message) > self._limits.held_bytes:
+        """Read the message and ask the router; what has to be waited for is left to await. Raises core errors.
+
+        What is left must be awaited: it holds the message.
+        """
+        size = len(message)
+        if self._held_bytes + size > self._limits.held_bytes:
             raise Overloaded(f"{self._held_bytes} bytes of messages are held already; try again")
         infer = InferMessage(message)
         exchange.route, exchange.id = infer.route, infer.id
         version = version_number(infer.version, infer.route)
         if infer.many_elements:
-            return self._wait(exchange, message, self._decoded(exchange, infer, version))
+            return self._wait(size, self._decoded(exchange, infer, version))
         answer = self._backend.predict(exchange.ask(infer.decode(), version))
-        return answer if isinstance(answer, Prediction) else self._wait(exchange, message, answer)
+        return answer if isinstance(answer, Prediction) else self._wait(size, answer)
 
-    async def _wait(self, exchange: Exchange, message: bytes, rest: Coroutine[Any, Any, Prediction]) -> Prediction:
-        """Hold the message until its answer is there."""
-        self._held_bytes += len(message)
+    def _wait(self, size: int, rest: Coroutine[Any, Any, Prediction]) -> Coroutine[Any, Any, Prediction]:
+        """Hold a message, from now on, until its answer is there."""
+        self._held_bytes += size
+        return self._held(size, rest)
+
+    async def _held(self, size: int, rest: Coroutine[Any, Any, Prediction]) -> Prediction:
         try:
             return await rest
+        finally:
+            self._held_bytes -= size
+
+    async def _decoded(self, exchange: Exchange, infer: InferMessage, version: int | None) -> Prediction:
+        try:
+            received = await asyncio.get_running_loop().run_in_executor(self._decoders, infer.decode)
         except asyncio.CancelledError:
             self._note(exchange, Cancelled("the caller left"))
             raise
-        finally:
-            self._held_bytes -= len(message)
-
-    async def _decoded(self, exchange: Exchange, infer: InferMessage, version: int | None) -> Prediction:
-        received = await asyncio.get_running_loop().run_in_executor(self._decoders, infer.decode)
         answer = self._backend.predict(exchange.ask(received, version))
         return answer if isinstance(answer, Prediction) else await answer
+
+    def _failure(self, exchange: Exchange, error: Exception) -> TurnoutError:
+        """Return what the caller is told of the exception being handled; have it counted unless the router has."""
+        failure = error if isinstance(error, TurnoutError) else unforeseen(exchange.request_id)
+        self._note(exchange, failure)
+        return failure
 
     def _note(self, exchange: Exchange, failure: TurnoutError) -> None:
         """Have a request counted that never reached the router."""

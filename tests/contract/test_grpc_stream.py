@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import grpc.aio
 import numpy as np
+import pytest
 
 from gateway.limits import Limits
 from tests.contract.grpc_client import raw_request, serving
@@ -165,3 +166,40 @@ async def test_wire_shape_is_tritons_not_a_bare_response():
         (wire,) = [answer async for answer in call]
     assert wire[0] == 2 << 3 | 2
     assert pb.ModelStreamInferResponse.FromString(wire).infer_response.id == "1"
+
+
+async def test_a_caller_that_takes_no_answers_is_cut():
+    """A stream whose answers are not read ends when an answer's time is over; the server serves on."""
+    big = constant(y=Tensor.of(np.zeros((1, 1_000_000))))
+    backend = FakeBackend({"big": big, "m": echo(Datatype.FP64)})
+    async with serving(backend, Limits(write_s=0.2)) as client:
+        call = client.stream()
+        for _ in range(4):
+            await call.write(raw_request("big"))
+        await eventually_async(lambda: len(backend.outcomes) == 4)
+        await eventually_async(lambda: not client.door._work._tasks)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await _read_all(call)
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        assert (await client.infer(raw_request("m"))).code is grpc.StatusCode.OK
+
+
+async def test_answers_that_are_read_late_but_in_time_all_arrive():
+    """A caller may be slower than the model: it gets all answers, in order."""
+    async with serving(FakeBackend({"m": echo(Datatype.UINT8)})) as client:
+        call = client.stream()
+        sent = [np.full(300_000, index, np.uint8) for index in range(20)]
+        writing = asyncio.ensure_future(_write_all(call, sent))
+        got = [np.frombuffer(answer.infer_response.raw_output_contents[0], np.uint8)[0] async for answer in call]
+        await writing
+    assert got == list(range(20))
+
+
+async def _read_all(call):
+    return [answer async for answer in call]
+
+
+async def _write_all(call, arrays):
+    for array in arrays:
+        await call.write(raw_request("m", {"x": Tensor.of(array)}))
+    await call.done_writing()
