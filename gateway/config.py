@@ -1,14 +1,9 @@
 """Settings of the data plane: decoded once at the edge, frozen, passed down as small values. Reads nothing itself."""
 
-from typing import Annotated
-
 import msgspec
 
 from gateway.limits import Limits
-
-Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+from turnout.core.bounds import Port, Processes, Seconds, Share
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +19,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_port: Port = 8080
     grpc_port: Port = 8081
     metrics_port: Port = 8082
-    processes: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    processes: Processes = 1
     drain_seconds: Seconds = 10.0
     allow_empty: bool = False
     repository_control: bool = False

@@ -1,16 +1,13 @@
 """Every bound of the doors, in one frozen value. Sizes end in `_bytes`, durations in `_s`. Reads nothing itself."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
+from turnout.core.bounds import Count, Seconds, Size, Total
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
-# Sizes stay far inside what 32-bit lengths and Python buffers can hold.
-Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +28,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message_bytes: Size = 64 * MIB
     header_bytes: Size = 64 * KIB
     nesting: Count = 100
-    held_bytes: Annotated[int, msgspec.Meta(ge=1)] = 512 * MIB
+    held_bytes: Total = 512 * MIB
     connection_calls: Count = 1024
     stream_requests: Count = 16
     header_s: Seconds = 30.0

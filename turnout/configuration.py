@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from gateway.config import GatewayConfig, Port, Share
-from gateway.limits import Count, Limits, Size
-from turnout.control.config import ControlConfig, Seconds
+from gateway.config import GatewayConfig
+from gateway.limits import Limits
+from turnout.control.config import ControlConfig
+from turnout.core.bounds import Count, Port, Processes, Seconds, Share, Size, Total
 from turnout.core.document import DocumentError, parse
 from turnout.core.manifest import About
 
@@ -34,7 +35,7 @@ class LimitsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     nesting: Annotated[Count, About(description="Depth of JSON.")] = _LIMITS.nesting
     held_bytes: Annotated[
-        Count, About(description="HTTP bodies being read at once, and gRPC messages waiting for answers, each in all.")
+        Total, About(description="HTTP bodies being read at once, and gRPC messages waiting for answers, each in all.")
     ] = _LIMITS.held_bytes
     connection_calls: Annotated[Count, About(description="Calls at once on one gRPC connection.")] = (
         _LIMITS.connection_calls
@@ -81,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: Annotated[Place | None, About(description="FOLDER of models and routes.yaml.")] = None
     state: Annotated[Place, About(description="Folder for everything that is kept.")] = "./.turnout"
     host: Annotated[str, About(description="Address of the doors and of the metrics port.")] = _GATEWAY.host
-    processes: Annotated[int, msgspec.Meta(ge=1, le=256, description="Gateway processes.")] = _GATEWAY.processes
+    processes: Annotated[Processes, About(description="Gateway processes.")] = _GATEWAY.processes
     http_port: Annotated[Port, About(description="Port of the HTTP door; 0 lets the machine choose.")] = (
         _GATEWAY.http_port
     )

@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 import typer
@@ -20,9 +20,10 @@ from gateway.parent.main import run as run_parent
 from turnout.cli.output import CommandFailed, ExitCode, Output, OutputOption, print_json
 from turnout.configuration import Settings, settled
 from turnout.control.config import ControlConfig
-from turnout.core.document import DocumentError
+from turnout.core.document import DocumentError, plain_words
 
 _DEFAULTS: Final = Settings()
+_KINDS: Final = get_type_hints(Settings, include_extras=True)
 
 
 class Edge(enum.StrEnum):
@@ -32,8 +33,23 @@ class Edge(enum.StrEnum):
     ENVOY = "envoy"
 
 
-def _port(flag: str, what: str, default: int) -> Any:
-    return typer.Option(flag, min=0, max=65_535, help=f"{what}; 0 lets the machine choose.", show_default=str(default))
+def _number(flag: str, key: str, meaning: str) -> Any:
+    """Return the option of a number that turnout.yaml calls `key`: what the file refuses, the flag refuses."""
+    kind = _KINDS[key]
+
+    def number(text: str) -> Any:
+        try:
+            return msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise CommandFailed(f"{flag} {text}: {plain_words(str(error))}", ExitCode.USAGE) from error
+
+    default = str(getattr(_DEFAULTS, key))
+    return typer.Option(flag, parser=number, metavar="NUMBER", help=meaning, show_default=default)
+
+
+def _port(flag: str, what: str) -> Any:
+    key = flag.removeprefix("--").replace("-", "_")
+    return _number(flag, key, f"{what}; 0 lets the machine choose.")
 
 
 def _path(flag: str) -> Callable[[str], Path]:
@@ -65,26 +81,12 @@ StateOption = Annotated[
     ),
 ]
 HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default=_DEFAULTS.host)]
-ProcessesOption = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, max=256, help="Gateway processes.", show_default=str(_DEFAULTS.processes)),
-]
-HttpPortOption = Annotated[int | None, _port("--http-port", "The HTTP door", _DEFAULTS.http_port)]
-GrpcPortOption = Annotated[int | None, _port("--grpc-port", "The gRPC door", _DEFAULTS.grpc_port)]
-MetricsPortOption = Annotated[
-    int | None, _port("--metrics-port", "For /live, /ready and /metrics", _DEFAULTS.metrics_port)
-]
-ControlPortOption = Annotated[int | None, _port("--control-port", "The control plane", _DEFAULTS.control_port)]
-DrainOption = Annotated[
-    float | None,
-    typer.Option(
-        "--drain-seconds",
-        min=0.1,
-        max=86_400,
-        help="Time from SIGTERM to the exit.",
-        show_default=str(_DEFAULTS.drain_seconds),
-    ),
-]
+ProcessesOption = Annotated[int | None, _number("--processes", "processes", "Gateway processes.")]
+HttpPortOption = Annotated[int | None, _port("--http-port", "The HTTP door")]
+GrpcPortOption = Annotated[int | None, _port("--grpc-port", "The gRPC door")]
+MetricsPortOption = Annotated[int | None, _port("--metrics-port", "For /live, /ready and /metrics")]
+ControlPortOption = Annotated[int | None, _port("--control-port", "The control plane")]
+DrainOption = Annotated[float | None, _number("--drain-seconds", "drain_seconds", "Time from SIGTERM to the exit.")]
 UntrustedOption = Annotated[bool | None, typer.Option("--untrusted", help="Run no code that models carry.")]
 AllowEmptyOption = Annotated[bool | None, typer.Option("--allow-empty", help="Be ready without any model.")]
 RepositoryOption = Annotated[

@@ -11,12 +11,9 @@ The process is started as `python -m turnout.control.main --config-fd N --ready-
 `STATE/control/` holds the records, `STATE/blobs/sha256/` the bytes (`turnout.core.snapshot.blob_path`).
 """
 
-from typing import Annotated
-
 import msgspec
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+from turnout.core.bounds import Port, Seconds
 
 
 class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from turnout.core.yaml_text import DocumentError, Path, read
 
-__all__ = ["Document", "DocumentError", "Path", "nearest", "parse", "written"]
+__all__ = ["Document", "DocumentError", "Path", "nearest", "parse", "plain_words", "written"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Document:
             name = unknown["name"]
             return self.error((*path, name), f"unknown key '{name}'{_alternatives(name, _keys(here))}")
         where = written((*self._within, *path))
-        return self.error(path, f"{where}: {_plain_words(reason, here)}" if where else _plain_words(reason, here))
+        return self.error(path, f"{where}: {plain_words(reason, here)}" if where else plain_words(reason, here))
 
     def _locate(self, message: str, pattern: list[str | int | None], wanted: Any) -> Path:
         """Find which keys msgspec's `[...]` stands for: those with which alone the same complaint comes back."""
@@ -180,7 +180,7 @@ def _alternatives(name: str, known: set[str]) -> str:
     return nearest(name, known) or f"; known here: {', '.join(sorted(known))}"
 
 
-def _plain_words(reason: str, here: Iterable[Any]) -> str:
+def plain_words(reason: str, here: Iterable[Any] = ()) -> str:
     """Say msgspec's reason in the words of YAML."""
     missing = re.fullmatch(r"Object missing required field `(.*)`", reason)
     if missing:

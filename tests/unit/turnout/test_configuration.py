@@ -35,6 +35,28 @@ def test_the_keys_of_the_planes_are_all_there():
     assert set(ControlConfig.__struct_fields__) - top - set(ControlKeys.__struct_fields__) <= told_apart
 
 
+def _bounds(struct):
+    """Return the bounds of each number of a struct, and of those below it."""
+    found = {}
+    for field in msgspec.inspect.type_info(struct).fields:
+        kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+        if isinstance(kind, msgspec.inspect.StructType):
+            found |= _bounds(kind.cls)
+        elif isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+            found[field.name] = (kind.ge, kind.gt, kind.le, kind.lt, kind.multiple_of)
+    return found
+
+
+def test_a_file_that_passes_is_taken_by_every_process():
+    """Every number has, in the checked file, the bounds of the process that reads it: not wider, not narrower."""
+    control = _bounds(ControlConfig)
+    processes = _bounds(GatewayConfig) | control | {"control_port": control["port"]}
+    del processes["port"]
+    assert _bounds(Settings) == processes
+    assert all(low is not None or above is not None for low, above, *_ in processes.values())
+    assert all(high is not None for _, _, high, *_ in processes.values())
+
+
 def test_flag_over_file_over_default(tmp_path):
     """What the command line says wins, what it does not say comes from the file, the rest is default."""
     path = write(tmp_path, "http_port: 1000\ngrpc_port: 2000\nlimits: {nesting: 7}\ncontrol: {watch_s: 0.5}")
@@ -72,6 +94,9 @@ def test_repository_control_is_for_loopback_unless_said(said, loopback, wanted):
         ("limits:\n  body_byte: 1", "2: unknown key 'body_byte'; did you mean 'body_bytes'?"),
         ("http_port: 70000", "1: http_port: expected a whole number <= 65535"),
         ("drain_seconds: 0", "1: drain_seconds: expected a number > 0.0"),
+        ("drain_seconds: 100000", "1: drain_seconds: expected a number <= 86400.0"),
+        ("switch_interval_s: 100000", "1: switch_interval_s: expected a number <= 86400.0"),
+        ("limits: {connection_calls: 2147483648}", "1: limits.connection_calls: expected a whole number <= 2147483647"),
         ("processes: many", "1: processes: expected a whole number, got text"),
         ("folder: ''", "1: folder: expected text of length >= 1"),
         ("http_port: 1\nstate: ''", "2: state: expected text of length >= 1"),

@@ -65,6 +65,12 @@ def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, host, a
         (("serve", ""), "turnout: FOLDER is empty; name a path\n"),
         (("serve", "--state", ""), "turnout: --state is empty; name a path\n"),
         (("control", "--config="), "turnout: --config is empty; name a path\n"),
+        (("serve", "--drain-seconds", "0"), "turnout: --drain-seconds 0: expected a number > 0.0\n"),
+        (("serve", "--drain-seconds", "nan"), "turnout: --drain-seconds nan: expected a number > 0.0\n"),
+        (("gateway", "--drain-seconds=86401"), "turnout: --drain-seconds 86401: expected a number <= 86400.0\n"),
+        (("serve", "--processes", "257"), "turnout: --processes 257: expected a whole number <= 256\n"),
+        (("control", "--control-port=x"), "turnout: --control-port x: expected a whole number, got text\n"),
+        (("gateway", "--http-port=-1"), "turnout: --http-port -1: expected a whole number >= 0\n"),
         (("gateway", "--control", "control:8090"), "turnout: --control control:8090 is not a URL\n"),
     ],
 )
