@@ -60,7 +60,7 @@ async def test_a_call_comes_whole_and_is_answered():
         assert dict(await call.trailing_metadata()) == {"two": "2"}
         assert await channel.unary_unary("/s/m")(b"c", metadata=(("k", "w"),)) == b"ac"
     assert [one[:2] for one in seen] == [(b"/s/m", "v"), (b"/s/m", "w")]
-    assert 0 < seen[0][2] <= WITHIN_S
+    assert 0 < seen[0][2] <= WITHIN_S + 1  # grpc tells the deadline by a clock that is not exact
     assert seen[1][2] is None
 
 
