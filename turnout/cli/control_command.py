@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import typer
 
-from turnout.cli.output import Output, OutputOption, print_json
+from turnout.cli.output import CommandFailed, ExitCode, Output, OutputOption, print_json
 from turnout.cli.serve import (
     ConfigOption,
     ControlPortOption,
@@ -16,12 +16,18 @@ from turnout.cli.serve import (
     HostOption,
     StateOption,
     UntrustedOption,
+    is_loopback,
     settings_of,
 )
 from turnout.control.config import ControlReady
 from turnout.control.main import main as run_control
 
 _STDIN: Final = 0
+_OPEN: Final = (
+    "--host {host} is not loopback: control has no authentication in this release, and whoever reaches it reads every "
+    "model's bytes and loads models; leave --host out, and bring gateways to it by a tunnel (such as ssh -L) or run "
+    "them in its network namespace"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +45,12 @@ def control(
     *,
     untrusted: UntrustedOption = None,
 ) -> None:
-    """Run the control plane alone; gateways follow it with `turnout gateway --control URL`."""
+    """Run the control plane alone; gateways follow it with `turnout gateway --control URL`.
+
+    It listens on loopback only: it has no authentication yet.
+    """
+    if host is not None and not is_loopback(host):
+        raise CommandFailed(_OPEN.format(host=host), ExitCode.USAGE)
     settings = settings_of(config, folder=folder, state=state, control_port=control_port, untrusted=untrusted)
     plane = settings.control_plane()
     if host is not None:

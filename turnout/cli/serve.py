@@ -172,7 +172,7 @@ def settings_of(config: Path | None, **flags: object) -> Settings:
 
 def run_gateway(settings: Settings, control: Embedded | str, output: Output) -> None:
     """Run the parent to its end and exit with its status."""
-    config: GatewayConfig = settings.gateway(loopback=_is_loopback(settings.host))
+    config: GatewayConfig = settings.gateway(loopback=is_loopback(settings.host))
     try:
         status = run_parent(config, Path(settings.state), control, _ready_printer(output))
     except CannotStart as error:
@@ -184,7 +184,7 @@ def run_gateway(settings: Settings, control: Embedded | str, output: Output) -> 
     raise typer.Exit(status)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach a listener on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from turnout.cli import main
+from turnout.cli import control_command, main
 from turnout.cli import serve as serve_module
+
+
+class _Stopped(Exception):
+    """The command got as far as its settings."""
+
+
+def _stop(*_given, **_flags):
+    raise _Stopped
 
 
 @pytest.fixture
@@ -82,6 +90,24 @@ def test_what_cannot_start_is_one_clear_line(run, tmp_path, monkeypatch, argumen
     assert code == (2 if "cannot start" not in reason else 1)
     assert said.startswith(reason)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box", ""])
+def test_control_listens_on_loopback_only(run, host):
+    """Without authentication nobody else may reach it; the refusal says why and what to do."""
+    code, said = run("control", "--host", host)
+    assert code == 2
+    assert said.startswith(f"turnout: --host {host} is not loopback: control has no authentication")
+    assert "tunnel" in said
+    assert "network namespace" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_control_takes_any_address_of_loopback(monkeypatch, host):
+    """Only this machine reaches those."""
+    monkeypatch.setattr(control_command, "settings_of", _stop)
+    with pytest.raises(_Stopped):
+        control_command.control(host=host)
 
 
 @pytest.mark.parametrize("command", ["serve", "gateway", "control"])
