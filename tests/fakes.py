@@ -197,13 +197,14 @@ class Plane:
         self.backend = GatewayBackend(self.pool, self.router, self.follower, self.metrics)
         self.generation = 0
 
-    async def prepare(self, entries, routes=(), *, lacking=None, alone=(), **fields):
-        """Have a snapshot prepared and return its generation.
+    async def prepare(self, entries, routes=(), *, routes_generation=None, lacking=None, alone=(), **fields):
+        """Have a snapshot prepared and return its generation; with `routes_generation` 0 it only holds.
 
         `lacking` versions have no files, for these reasons; those in `alone` are suspected.
         """
         self.generation += 1
-        snapshot = Snapshot("r", self.generation, self.generation, tuple(entries), tuple(routes), **fields)
+        changed = self.generation if routes_generation is None else routes_generation
+        snapshot = Snapshot("r", self.generation, changed, tuple(entries), tuple(routes), **fields)
         path = self.folder / f"{self.generation}.json"
         path.write_bytes(encode(snapshot))
         problems = lacking or {}

@@ -67,7 +67,10 @@ class Health:
     def _is_ready(self, service: str) -> bool:
         if service in SERVER_NAMES:
             return self._backend.is_ready()
-        return self._backend.is_model_ready(service, None)
+        try:
+            return self._backend.is_model_ready(service, None)
+        except NotReady:  # before the first routes no name is unknown
+            return False
 
     async def _pause(self) -> None:
         try:

@@ -8,7 +8,7 @@ from gateway.observe.metrics import Metrics
 from gateway.routing import described
 from gateway.routing.follower import Follower
 from gateway.routing.router import Router
-from gateway.routing.table import CompiledRoute, Table, not_found, unknown
+from gateway.routing.table import CompiledRoute, Table
 from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from gateway.serving.stages import Stage
@@ -59,9 +59,10 @@ class GatewayBackend:
         return self._follower.machine_ready and not self._follower.draining
 
     def is_model_ready(self, name: str, version: int | None) -> bool:
-        """Tell whether a route's champion, or the named version, is ready. Raises NotFound for what nobody knows.
+        """Tell whether a route's champion, or the named version, is ready.
 
         A version or model that the repository knows and nothing serves, after an unload for example, is not ready.
+        Raises NotFound for what nobody knows, NotReady before the first routes.
         """
         table = self._table()
         if version is not None:
@@ -71,7 +72,7 @@ class GatewayBackend:
         route = table.routes.get(name)
         if route is None:
             if table.model_of(name) is None:
-                raise unknown(name)
+                raise table.unknown(name)
             return False
         champion = self._pool.get(route.route.champion)
         return champion is not None and champion.stage is Stage.READY and route.knows(champion.key)
@@ -117,16 +118,18 @@ class GatewayBackend:
         return table
 
     def _route(self, name: str) -> CompiledRoute:
-        route = self._table().routes.get(name)
+        table = self._table()
+        route = table.routes.get(name)
         if route is None:
-            raise unknown(name)
+            raise table.unknown(name)
         return route
 
     def _version(self, name: str, number: int) -> ServedVersion:
-        model = self._table().model_of(name)
+        table = self._table()
+        model = table.model_of(name)
         served = self._pool.get(f"{model}@{number}") if model is not None else None
         if served is None:
-            raise not_found(self._table(), name, number)
+            raise table.unknown_version(name, number)
         return served
 
     def _described(self, name: str, version: int | None) -> tuple[ServedVersion, Signature]:

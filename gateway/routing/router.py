@@ -11,7 +11,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import child
 from gateway.routing.recorder import Recorder
 from gateway.routing.shadow import Shadows
-from gateway.routing.table import CHAMPION, PINNED, Choice, CompiledRoute, Rescue, Table, unknown
+from gateway.routing.table import CHAMPION, PINNED, Choice, CompiledRoute, Rescue, Table
 from gateway.routing.target import Target
 from gateway.serving.loading import Call
 from turnout.core.clock import Deadline
@@ -114,7 +114,7 @@ class Router:
             elif route is not None:
                 choice = route.pick(request, self._draw())
             else:
-                raise unknown(request.route)
+                raise table.unknown(request.route)
         except (NotFound, NotReady) as error:
             self.refused(request.route, request.protocol, error, request.request_id, request.received_s)
             raise

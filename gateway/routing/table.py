@@ -18,7 +18,7 @@ from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from turnout.core.bucket import bucket
 from turnout.core.clock import monotonic_s
-from turnout.core.errors import InvalidInput, NotFound
+from turnout.core.errors import InvalidInput, NotFound, NotReady
 from turnout.core.ids import VersionRef
 from turnout.core.request import PredictRequest
 from turnout.core.signature import Signature
@@ -167,7 +167,10 @@ class CompiledRoute:
 
 
 class Table:
-    """All routes of a snapshot, compiled over a pool. `generation` is the one that answers carry."""
+    """All routes of a snapshot, compiled over a pool.
+
+    `generation` is the one that answers carry; 0 while a start only holds versions and has published no routes.
+    """
 
     def __init__(self, snapshot: Snapshot, routes: dict[str, CompiledRoute], pool: Pool, metrics: Metrics) -> None:
         self.snapshot = snapshot
@@ -186,8 +189,26 @@ class Table:
         route = self.routes.get(name)
         return VersionRef.parse(route.route.champion).model if route is not None else None
 
+    def unknown(self, name: str) -> NotFound | NotReady:
+        """Return the error for a name that is neither a route nor a model.
+
+        While versions are only held, nobody can tell yet: clients try again after NotReady, and never after NotFound.
+        """
+        return self._unless_starting(f"Request for unknown model: '{name}' is not found")
+
+    def unknown_version(self, name: str, number: int) -> NotFound | NotReady:
+        """Return the error for a version that is not in the pool: it may exist and not be loaded."""
+        model = self.model_of(name)
+        if model is None:
+            return self.unknown(name)
+        state = "is not loaded" if f"{model}@{number}" in self.snapshot.catalogue else "is not found"
+        return self._unless_starting(f"Request for unknown model: '{name}' version {number} {state}")
+
     def pinned(self, name: str, number: int) -> Choice:
-        """Return the choice of one version by its number. Raises NotFound unless it is loaded or being loaded."""
+        """Return the choice of one version by its number.
+
+        Raises NotFound unless it is loaded or being loaded, NotReady before the first routes.
+        """
         choice = self._pinned.get((name, number))
         if choice is None:
             choice = self._pin(name, number)
@@ -195,14 +216,17 @@ class Table:
                 self._pinned[name, number] = choice
         return choice
 
+    def _unless_starting(self, message: str) -> NotFound | NotReady:
+        return NotFound(message) if self.generation else NotReady("no routes are in force yet")
+
     def _pin(self, name: str, number: int) -> Choice:
         model = self.model_of(name)
         if model is None:
-            raise unknown(name)
+            raise self.unknown(name)
         ref = VersionRef(model, number)
         served = self._pool.get(str(ref))
         if served is None:
-            raise not_found(self, name, number)
+            raise self.unknown_version(name, number)
         route = self.routes.get(name)
         signature = served.signature
         sent = route.interface if route is not None else Interface()
@@ -236,20 +260,6 @@ async def compiled(snapshot: Snapshot, pool: Pool, metrics: Metrics, old: Table 
         routes[route.name] = found
         await slices.cut()
     return Table(snapshot, routes, pool, metrics)
-
-
-def unknown(name: str) -> NotFound:
-    """Return the error for a name that is neither a route nor a model."""
-    return NotFound(f"Request for unknown model: '{name}' is not found")
-
-
-def not_found(table: Table, name: str, number: int) -> NotFound:
-    """Return the error for a version that is not in the pool: it may exist and not be loaded."""
-    model = table.model_of(name)
-    if model is None:
-        return unknown(name)
-    state = "is not loaded" if f"{model}@{number}" in table.snapshot.catalogue else "is not found"
-    return NotFound(f"Request for unknown model: '{name}' version {number} {state}")
 
 
 def _signature(pool: Pool, version: str) -> Signature | None:

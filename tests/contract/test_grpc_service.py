@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from gateway.doors.about import EXTENSIONS
 from tests.contract.grpc_client import SERVICE, WITHIN_S, serving
 from tests.fake_backend import FakeBackend, echo, simple
+from turnout.core.errors import NotReady
 from turnout.core.tensor import Datatype
 from turnout.core.wire import inference_pb2 as pb
 
@@ -217,6 +218,26 @@ async def test_health_follows_readiness():
         assert [await check(client, name) for name in ("", "m")] == [serving_, not_serving]
         backend.server_ready = False
         assert await check(client, "") == not_serving
+
+
+class Starting(FakeBackend):
+    """A gateway before its first routes: it cannot tell yet which names are unknown."""
+
+    def is_model_ready(self, name, version):
+        """Refuse, as the gateway does."""
+        raise NotReady("no routes are in force yet")
+
+
+async def test_health_before_the_first_routes():
+    """A service that may come with the routes is not serving, rather than unknown; so a watcher hears as well."""
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    async with serving(Starting({})) as client:
+        assert await check(client, "m") == not_serving
+        watch = client.channel.unary_stream(
+            f"/{HEALTH}/Watch", response_deserializer=health_pb2.HealthCheckResponse.FromString
+        )(health_pb2.HealthCheckRequest(service="m").SerializeToString(), timeout=WITHIN_S)
+        assert (await watch.read()).status == not_serving
+        watch.cancel()
 
 
 async def test_health_watch_tells_changes():

@@ -12,7 +12,7 @@ TurnoutError
 ├── Conflict                the state forbids it: managed by a file, stale generation
 ├── TooLarge                over a limit in bytes
 ├── Overloaded              a bound is reached; `retry_after_s` says when to come back
-├── NotReady                loading, draining, no snapshot yet
+├── NotReady                loading, draining, no routes yet
 │   └── WorkerLost          the model's process died with the call in flight
 ├── DeadlineExceeded        the caller's time is over
 ├── Cancelled               the caller left
@@ -149,7 +149,7 @@ class Overloaded(TurnoutError):
 
 
 class NotReady(TurnoutError):
-    """Loading, draining, or no snapshot yet."""
+    """Loading, draining, or no routes yet."""
 
     code = ErrorCode.NOT_READY
     retryable = True

@@ -56,6 +56,17 @@ async def test_readiness_of_models(plane):
         plane.backend.is_model_ready("nope", None)
 
 
+async def test_no_name_is_unknown_before_the_first_routes(plane):
+    """While a start only holds versions, every question about an unknown name says that it is too early."""
+    await plane.serve({"m@1": FakeModel()}, routes_generation=0)
+    backend = plane.backend
+    for ask in (backend.describe, backend.is_model_ready, backend.configuration, backend.statistics):
+        for name, version in (("m", 2), ("nope", None), ("nope", 1)):
+            with pytest.raises(NotReady, match="no routes are in force yet"):
+                ask(name, version)
+    assert backend.is_model_ready("m", 1)
+
+
 async def test_what_is_known_and_not_loaded_is_not_ready(plane):
     """A model that was unloaded, and a version that nothing loads, are not ready rather than unknown."""
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1"), catalogue=("m@7", "idle@1"))

@@ -123,6 +123,27 @@ async def test_unknown_names(plane):
     assert plane.count("turnout_requests_total", route="m", **none) == 2
 
 
+async def test_no_name_is_unknown_before_the_first_routes(plane):
+    """While a start only holds versions every name is not ready, which clients try again; what is loaded answers."""
+    await plane.serve({"m@1": FakeModel()}, catalogue=("m@7",), routes_generation=0)
+    for unknown in ({}, {"name": "nope"}, {"name": "nope", "version": 1}, {"version": 3}, {"version": 7}):
+        with pytest.raises(NotReady, match="no routes are in force yet"):
+            await ask(plane, **unknown)
+    assert plane.count("turnout_requests_total", route="", outcome="unavailable") == 5
+    assert await ask(plane, version=1) == 1
+    await plane.follow([entry("m@1")], [route("m", "m@1")])
+    assert await ask(plane) == 1
+    with pytest.raises(NotFound):
+        await ask(plane, name="nope")
+
+
+async def test_names_are_unknown_where_there_are_no_routes(plane):
+    """Routes that were published and are none, as of an empty folder, leave every name unknown."""
+    await plane.serve({}, entries=[])
+    with pytest.raises(NotFound):
+        await ask(plane)
+
+
 async def test_no_snapshot_yet(plane):
     """Before the first snapshot nothing is unknown: the server is not ready."""
     with pytest.raises(NotReady, match="no snapshot yet"):
