@@ -79,6 +79,8 @@ async def _run(config: ProcessConfig) -> int:
     metrics.close()
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await link.close()
     return 0
 
 

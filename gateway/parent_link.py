@@ -1,11 +1,15 @@
 """A gateway process's line to its parent. When it breaks, the parent is gone and so is this process, at once."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from gateway.parent.messages import HEARTBEAT_S, MAX_LINE_BYTES, FromProcess, Heartbeat, ToProcess, line, to_process
+
+_SENT_WITHIN_S: Final = 1.0
 
 
 class ParentLink:
@@ -24,6 +28,13 @@ class ParentLink:
     def send(self, message: FromProcess) -> None:
         """Send a message; it never waits."""
         self._writer.write(line(message))
+
+    async def close(self) -> None:
+        """Send what waits and close; `listen` must have been ended before, since it takes this for the parent's end."""
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._writer.wait_closed(), _SENT_WITHIN_S)
+        self._writer.transport.abort()
 
     async def beat(self) -> None:
         """Tell the parent, each second, that this loop turns; a parent that does not read gets no more of it."""

@@ -33,6 +33,10 @@ class BoundedLogHandler(logging.Handler):
         except Exception:  # noqa: BLE001  logging's own rule: a broken record is its handler's matter
             self.handleError(record)
 
+    def say(self, text: str) -> None:
+        """Hand a line over as it stands: what an operator is told that is no warning."""
+        self._writer.offer(text)
+
     def close(self) -> None:
         """Write what is left, at most a second long."""
         self._writer.close(1.0)

@@ -107,7 +107,8 @@ def _compose(
     changed = asyncio.Event()
     metrics = Metrics(state.metrics, _SLOT)
     stack.callback(metrics.close)
-    stack.callback(BoundedLogHandler.install(sys.stderr.fileno(), metrics, _SLOT).close)
+    log = BoundedLogHandler.install(sys.stderr.fileno(), metrics, _SLOT)
+    stack.callback(log.close)
     # What workers print belongs in the log (docs/worker-protocol.md).
     logging.getLogger("adapters.worker").setLevel(logging.INFO)
     files = VersionFiles(state.versions, client)
@@ -144,6 +145,7 @@ def _compose(
         follow=follow,
         admin=HttpServer(AdminApp(machine)),
         changed=changed,
+        say=log.say,
     )
 
 

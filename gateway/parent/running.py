@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +53,10 @@ class Signals:
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """Everything that a running parent consists of; `control_process` is None when control runs elsewhere."""
+    """Everything that a running parent consists of; `control_process` is None when control runs elsewhere.
+
+    `say` tells the operator a line and never waits.
+    """
 
     config: GatewayConfig
     state: StateFolder
@@ -66,6 +70,7 @@ class Parts(msgspec.Struct, frozen=True):
     follow: Follow
     admin: HttpServer
     changed: asyncio.Event
+    say: Callable[[str], None]
 
 
 async def serve(parts: Parts, signals: Signals) -> int:
@@ -85,11 +90,14 @@ async def serve(parts: Parts, signals: Signals) -> int:
     try:
         if await first_of(signals.stop, *tasks):
             await _raise_end(tasks)
+        parts.say(f"draining: at most {parts.config.drain_seconds:g} s; a second signal ends it at once")
         draining = asyncio.create_task(_drain(parts, tasks))
         if await first_of(signals.force, draining):
             await draining
+            parts.say("stopped")
             return 0
         draining.cancel()
+        parts.say("stopped before the drain was over: a second signal came")
         return 1
     finally:
         await _end(tasks)

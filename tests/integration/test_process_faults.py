@@ -93,6 +93,7 @@ def test_a_second_signal_forces_the_end(serve, folder):
         eventually(lambda: server.admin("/ready").status_code == 503)
         server.process.send_signal(signal.SIGTERM)
         assert server.ended(10) == 1
+    server.logged("stopped before the drain was over")
 
 
 def test_a_killed_gateway_process_is_replaced_and_no_counter_falls(serve, folder):

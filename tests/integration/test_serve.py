@@ -55,6 +55,17 @@ def test_the_table_stands_on_stderr_and_the_ready_line_alone_on_stdout(turnout, 
     assert process.returncode == 0
 
 
+def test_the_end_is_told_in_two_lines_and_leaves_nothing_open(serve, folder):
+    """An operator hears that it drains, for how long at most, and that it has stopped; no process warns of a leak."""
+    server = serve(folder, "--drain-seconds", "2.5", PYTHONWARNINGS="default").ready()
+    assert server.predict("one").status_code == 200
+    assert server.end() == 0
+    server.logged("stopped")
+    told = [line.strip() for line in server.log if line.startswith(("draining", "stopped"))]
+    assert told == ["draining: at most 2.5 s; a second signal ends it at once", "stopped"]
+    assert [line for line in server.log if "ResourceWarning" in line] == []
+
+
 def test_several_processes_share_the_ports(shared):
     """With `--processes 2` both doors answer, and the metrics are those of the machine."""
     assert len(shared.gateways()) == 2
