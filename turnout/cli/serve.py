@@ -111,7 +111,7 @@ def serve(
     metrics_port: MetricsPortOption = None,
     control_port: ControlPortOption = None,
     drain_seconds: DrainOption = None,
-    edge: Annotated[Edge, typer.Option("--edge", help="Only uvicorn in this release.")] = Edge.UVICORN,
+    edge: Annotated[Edge, typer.Option("--edge", help="envoy is not in this release.")] = Edge.UVICORN,
     output: OutputOption = Output.TEXT,
     *,
     untrusted: UntrustedOption = None,
@@ -136,6 +136,8 @@ def serve(
         allow_empty=allow_empty,
         repository_control=repository_control,
     )
+    if settings.folder is None and not settings.allow_empty:
+        raise CommandFailed("name a FOLDER (or folder: in turnout.yaml), or --allow-empty", ExitCode.USAGE)
     control = settings.control_plane()
     run_gateway(settings, Embedded(_told_to(control), control.host, control.port), output)
 

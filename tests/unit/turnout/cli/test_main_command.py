@@ -56,6 +56,9 @@ def test_envoy_is_refused_until_it_exists(capsys, tmp_path):
     code, _, err = _run(capsys, "serve", str(tmp_path), "--edge", "envoy")
     assert code == 2
     assert err == "turnout: --edge envoy is not in this release; use --edge uvicorn\n"
+    code, out, _ = _run(capsys, "serve", "--help")
+    assert code == 0
+    assert "envoy is not in this" in out
 
 
 def test_adopting_needs_a_state_folder(capsys, tmp_path):

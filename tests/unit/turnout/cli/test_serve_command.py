@@ -47,19 +47,25 @@ def test_flags_become_settings(run, tmp_path):
 def test_flags_go_before_the_file_and_the_file_before_defaults(run, tmp_path):
     """turnout.yaml speaks where no flag does."""
     file = tmp_path / "turnout.yaml"
-    file.write_text("processes: 4\nhttp_port: 9000\nlimits: {nesting: 7}\n")
+    file.write_text("folder: .\nprocesses: 4\nhttp_port: 9000\nlimits: {nesting: 7}\n")
     _, (config, *_) = run("serve", "--config", str(file), "--http-port", "0")
     assert (config.processes, config.http_port, config.limits.nesting, config.grpc_port) == (4, 0, 7, 8081)
+
+
+def test_no_folder_is_fine_where_that_is_said(run):
+    """`--allow-empty` stands for the folder."""
+    code, (config, *_) = run("serve", "--allow-empty")
+    assert (code, config.allow_empty) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("host", "allowed"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
 )
-def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, host, allowed):
+def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, tmp_path, host, allowed):
     """A port that others can reach does not let them change what is served; a flag does."""
-    _, (config, *_) = run("serve", "--host", host)
+    _, (config, *_) = run("serve", str(tmp_path), "--host", host)
     assert config.repository_control is allowed
-    _, (config, *_) = run("serve", "--host", host, "--repository-control")
+    _, (config, *_) = run("serve", str(tmp_path), "--host", host, "--repository-control")
     assert config.repository_control is True
 
 
@@ -70,6 +76,7 @@ def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, host, a
         (("serve", "--config", "none.yaml"), "turnout: cannot start: none.yaml (--config) cannot be read: "),
         (("serve", "--config", "odd.yaml"), "turnout: cannot start: odd.yaml:1: "),
         (("control", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (("serve",), "turnout: name a FOLDER (or folder: in turnout.yaml), or --allow-empty\n"),
         (("serve", ""), "turnout: FOLDER is empty; name a path\n"),
         (("serve", "--state", ""), "turnout: --state is empty; name a path\n"),
         (("control", "--config="), "turnout: --config is empty; name a path\n"),
