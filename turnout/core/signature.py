@@ -1,7 +1,8 @@
 """What a model takes and answers, and the check of tensors against it. Faults name the tensor and the axis."""
 
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Self
+from typing import Final, Self, TypeAlias
 
 import msgspec
 
@@ -44,6 +45,12 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def output(self, name: str) -> TensorSpec | None:
         """Return the output called `name`."""
         return _named(self.outputs, name)
+
+
+_Pairs: TypeAlias = Sequence[tuple[TensorSpec, TensorSpec | None]]
+_FAULTS_SHOWN: Final = 20
+# What YAML reads as text without quotes.
+_PLAIN: Final = re.compile(r"(?!(?i:null|true|false|yes|no|on|off)\Z)[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -98,7 +105,7 @@ def check_inputs(signature: Signature, tensors: TensorMap, droppable: Container[
     for spec in signature.inputs:
         tensor = tensors.get(spec.name)
         if tensor is None:
-            raise InvalidInput(f"tensor '{spec.name}': missing; inputs are {names(signature.inputs)}")
+            raise _missing(spec.name, signature, tensors, droppable)
         fitted = fit(spec, tensor)
         if spec.datatype is Datatype.BYTES and not spec.nullable:
             _refuse_missing(spec.name, fitted)
@@ -149,33 +156,57 @@ def names(specs: Iterable[TensorSpec]) -> str:
 
 
 def incompatibility(route: Mapping[str, TensorSpec], version: Signature, outputs: Sequence[TensorSpec]) -> str | None:
-    """Say why a version cannot stand behind a route, or None.
+    """Say everything for which a version cannot stand behind a route, with the casts that would help, or None.
 
     Its inputs must be a subset of the route's, with equal datatype and shape; its outputs must equal the route's
     (DESIGN 5).
     """
-    for spec in version.inputs:
-        offered = route.get(spec.name)
-        if offered is None:
-            return f"input '{spec.name}' is not among the route's inputs"
-        if (offered.datatype, offered.shape) != (spec.datatype, spec.shape):
-            return (
-                f"input '{spec.name}' is {spec.datatype} {list(spec.shape)}, "
-                f"the route's is {offered.datatype} {list(offered.shape)}"
-            )
     mine = {spec.name: spec for spec in version.outputs}
-    for wanted in outputs:
-        found = mine.pop(wanted.name, None)
-        if found is None:
-            return f"output '{wanted.name}' is missing"
-        if (found.datatype, found.shape) != (wanted.datatype, wanted.shape):
-            return (
-                f"output '{found.name}' is {found.datatype} {list(found.shape)}, "
-                f"the route's is {wanted.datatype} {list(wanted.shape)}"
-            )
-    if mine:
-        return f"output '{next(iter(mine))}' is not among the route's outputs"
-    return None
+    wanted = {spec.name: spec for spec in outputs}
+    taken = [(spec, route.get(spec.name)) for spec in version.inputs]
+    answered = [(mine[name], spec) for name, spec in wanted.items() if name in mine]
+    faults = [_mismatch("input", *pair) for pair in taken]
+    faults += [f"output '{name}' is missing" for name in wanted if name not in mine]
+    faults += [_mismatch("output", *pair) for pair in answered]
+    faults += [_mismatch("output", spec, None) for name, spec in mine.items() if name not in wanted]
+    told = [fault for fault in faults if fault]
+    if not told:
+        return None
+    more = [f"and {len(told) - _FAULTS_SHOWN} more"] if len(told) > _FAULTS_SHOWN else []
+    return "; ".join([*told[:_FAULTS_SHOWN], *more, *_casts(taken, answered)])
+
+
+def _mismatch(kind: str, mine: TensorSpec, offered: TensorSpec | None) -> str:
+    """Say how a version's tensor differs from the route's; empty when it does not."""
+    if offered is None:
+        return f"{kind} '{mine.name}' is not among the route's {kind}s"
+    if (offered.datatype, offered.shape) == (mine.datatype, mine.shape):
+        return ""
+    return (
+        f"{kind} '{mine.name}' is {mine.datatype} {list(mine.shape)}, "
+        f"the route's is {offered.datatype} {list(offered.shape)}"
+    )
+
+
+def _casts(taken: _Pairs, answered: _Pairs) -> list[str]:
+    """Return the line of `model.yaml` for those that differ in nothing but a datatype that a cast can give."""
+    halves: list[str] = []
+    for half, pairs in (("inputs", taken), ("outputs", answered)):
+        casts = [
+            f"{_yaml_name(mine.name)}: {offered.datatype}"
+            for mine, offered in pairs
+            if offered is not None
+            and offered.datatype is not mine.datatype
+            and offered.shape == mine.shape
+            and Datatype.BYTES not in (offered.datatype, mine.datatype)
+        ]
+        if casts:
+            halves.append(f"{half}: {{{', '.join(casts)}}}")
+    return [f"add to its model.yaml `cast: {{{', '.join(halves)}}}`"] if halves else []
+
+
+def _yaml_name(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else f'"{name}"'
 
 
 def _named(specs: Iterable[TensorSpec], name: str) -> TensorSpec | None:
@@ -191,8 +222,22 @@ def _refuse_missing(name: str, tensor: Tensor) -> None:
             raise InvalidInput(f"tensor '{name}': element {index} is null; this model takes no missing strings")
 
 
+def _missing(name: str, signature: Signature, tensors: TensorMap, droppable: Container[str]) -> InvalidInput:
+    """Return the refusal of absent inputs; one that nobody knows beside it is likely the same by a wrong name."""
+    stranger = _unknown(signature, tensors, droppable)
+    beside = f", and tensor '{stranger}' is unknown" if stranger is not None else ""
+    return InvalidInput(f"tensor '{name}': missing{beside}; inputs are {names(signature.inputs)}")
+
+
 def _refuse_unknown(signature: Signature, tensors: TensorMap, droppable: Container[str]) -> None:
+    name = _unknown(signature, tensors, droppable)
+    if name is not None:
+        raise InvalidInput(f"tensor '{name}': unknown; inputs are {names(signature.inputs)}")
+
+
+def _unknown(signature: Signature, tensors: TensorMap, droppable: Container[str]) -> str | None:
     known = {spec.name for spec in signature.inputs}
     for name in tensors:
         if name not in known and name not in signature.ignored and name not in droppable:
-            raise InvalidInput(f"tensor '{name}': unknown; inputs are {names(signature.inputs)}")
+            return name
+    return None

@@ -104,4 +104,47 @@ def test_subset_inputs_are_compatible_and_others_are_named():
     two = Signature(inputs=(ROWS,), outputs=(OUT, stranger))
     assert incompatibility(route, two, [OUT]) == "output 'q' is not among the route's outputs"
     other = Signature(inputs=(ROWS,), outputs=(TensorSpec("y", Datatype.FP64, (-1,)),))
-    assert incompatibility(route, other, [OUT]) == "output 'y' is FP64 [-1], the route's is FP32 [-1]"
+    assert incompatibility(route, other, [OUT]) == (
+        "output 'y' is FP64 [-1], the route's is FP32 [-1]; add to its model.yaml `cast: {outputs: {y: FP32}}`"
+    )
+
+
+def specs(datatype, *given):
+    """Return inputs or outputs of one row each."""
+    return tuple(TensorSpec(name, datatype, (-1,)) for name in given)
+
+
+def test_all_that_does_not_fit_is_told_at_once_with_the_casts_to_add():
+    """What a cast cannot mend is told as well, and is not among the casts; odd names are quoted for YAML."""
+    route = {spec.name: spec for spec in (*specs(Datatype.FP64, "amount", "no", "a b"), *specs(Datatype.BYTES, "w"))}
+    exported = Signature(
+        inputs=specs(Datatype.FP32, "amount", "no", "a b", "w"),
+        outputs=(*specs(Datatype.INT64, "label"), *specs(Datatype.FP32, "p"), *specs(Datatype.FP32, "more")),
+    )
+    outputs = [*specs(Datatype.INT64, "label", "gone"), *specs(Datatype.FP64, "p")]
+    assert incompatibility(route, exported, outputs) == (
+        "input 'amount' is FP32 [-1], the route's is FP64 [-1]; "
+        "input 'no' is FP32 [-1], the route's is FP64 [-1]; "
+        "input 'a b' is FP32 [-1], the route's is FP64 [-1]; "
+        "input 'w' is FP32 [-1], the route's is BYTES [-1]; "
+        "output 'gone' is missing; "
+        "output 'p' is FP32 [-1], the route's is FP64 [-1]; "
+        "output 'more' is not among the route's outputs; "
+        'add to its model.yaml `cast: {inputs: {amount: FP64, "no": FP64, "a b": FP64}, outputs: {p: FP64}}`'
+    )
+
+
+def test_a_long_list_of_what_does_not_fit_is_cut():
+    """The casts to add stay whole."""
+    many = [f"c{number}" for number in range(30)]
+    route = {spec.name: spec for spec in specs(Datatype.FP64, *many)}
+    told = incompatibility(route, Signature(inputs=specs(Datatype.FP32, *many)), [])
+    assert told.count("the route's is") == 20
+    assert "; and 10 more; add" in told
+    assert told.endswith("c29: FP64}}`")
+
+
+def test_an_unknown_input_is_named_beside_the_missing_one():
+    """A caller who wrote a name wrong sees both names in one answer."""
+    with pytest.raises(InvalidInput, match="tensor 'x': missing, and tensor 'X' is unknown; inputs are 'x'"):
+        check_inputs(Signature(inputs=(ROWS,)), {"X": Tensor.of(np.zeros((2, 3)))})
