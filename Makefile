@@ -86,13 +86,13 @@ lock: $(DEV) ## pin the newest allowed versions anew
 	@touch $@
 
 .venv/.tour: requirements/tour.txt pyproject.toml .venv/.python
-	$(call install,tour)
+	$(call install,tour,1 GB)
 
 .venv/.dev: requirements/dev.txt pyproject.toml .venv/.python
-	$(call install,dev)
+	$(call install,dev,1.2 GB)
 
 define install
-@echo "installing requirements/$(1).txt"
+@echo "installing requirements/$(1).txt: about $(2) in ./.venv, 1 to 3 minutes"
 @$(UV) pip install --python $(BIN)/python --quiet --require-hashes --build-constraints requirements/build.txt --requirement requirements/$(1).txt
 @$(UV) pip install --python $(BIN)/python --quiet --no-deps --build-constraints requirements/build.txt --editable .
 @touch .venv/.$(1)

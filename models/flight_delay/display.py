@@ -22,6 +22,7 @@ from models.flight_delay.training import Program
 
 PLAIN_EVERY_S: Final = 2.0
 WIDTH: Final = 120
+EXPECT: Final = "training takes 1 to 4 minutes, most of it Spark's fitting; the result is kept for the next run"
 
 
 def console() -> Console:
@@ -43,6 +44,7 @@ class Training:
             console=to,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._begun = False
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -53,7 +55,10 @@ class Training:
                 self._bars.update(task.id, completed=task.total, description="done")
 
     def told(self, program: Program, step: Step) -> None:
-        """Show a step."""
+        """Show a step, before the first one what to expect."""
+        if not self._begun:
+            self._begun = True
+            self._to.print(EXPECT, soft_wrap=True)
         if not self._to.is_terminal:
             self._to.print(f"training {program.name}: {step.number}/{step.steps} {step.text}")
             return
@@ -92,7 +97,7 @@ class Driving:
             self._live.update(self._render(seen), refresh=True)
         elif now - self._printed >= PLAIN_EVERY_S:
             self._printed = now
-            self._to.print(self._line(seen))
+            self._to.print(self._line(seen), soft_wrap=True)
 
     def _render(self, seen: Seen) -> Group:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -126,18 +131,14 @@ class Driving:
         )
 
     def _line(self, seen: Seen) -> str:
-        versions = []
+        """Return the state in one short line: a log, or a pager of 100 columns, shows it unbroken."""
+        taken = [latency for latencies in self._tally.latencies_ms.values() for latency in latencies]
+        words = [f"{self._tally.total_rows:,} flights", f"{self._rate:,.0f}/s"]
+        words += [f"p99 {quantile(taken, 0.99):.1f} ms"] if taken else []
         for part in self._parts:
+            if part.role == "canary":
+                words.append(f"canary {self._tally.requests[part.version] / max(1, self._tally.total_requests):.1%}")
             found = agreement(part, self._tally, seen)
-            agrees = f" agrees {found['equal'] / found['flights']:.2%}" if found and found["flights"] else ""
-            share = self._tally.requests[part.version] / max(1, self._tally.total_requests)
-            versions.append(f"@{part.version} {part.role} {share:.1%}{agrees}")
-        latencies = [
-            f"{name} p50 {quantile(taken, 0.5):.1f} p99 {quantile(taken, 0.99):.1f} ms"
-            for name, taken in self._tally.latencies_ms.items()
-            if taken
-        ]
-        return (
-            f"{time.monotonic() - self._began:5.0f} s  {self._tally.total_rows:,} flights, {self._rate:,.0f}/s; "
-            f"{'; '.join(versions)}; {'; '.join(latencies)}"
-        )
+            if found and found["flights"]:
+                words.append(f"@{part.version} agrees {found['equal'] / found['flights']:.2%}")
+        return f"{time.monotonic() - self._began:5.0f} s  {', '.join(words)}"

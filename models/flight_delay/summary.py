@@ -17,6 +17,7 @@ from models.flight_delay.scrape import Seen
 from models.flight_delay.tally import PROTOCOLS, Tally, auc, quantile, wilson
 
 DIGITS: Final = 6
+_BY: Final = "requests by "
 
 
 class Check(NamedTuple):
@@ -25,6 +26,11 @@ class Check(NamedTuple):
     name: str
     client: int
     metrics: int
+
+    @property
+    def elsewhere(self) -> int:
+        """Requests that /metrics counted and the client did not send."""
+        return max(0, self.metrics - self.client)
 
 
 class Same(NamedTuple):
@@ -69,7 +75,7 @@ def checks(parts: tuple[Part, ...], tally: Tally, seen: Seen) -> list[Check]:
     ]
     for protocol in PROTOCOLS:
         split = seen.ok(protocol=protocol) - seen.ok(protocol=protocol, arm="pinned")
-        found.append(Check(f"requests by {protocol}", len(tally.latencies_ms[protocol]), split))
+        found.append(Check(f"{_BY}{protocol}", len(tally.latencies_ms[protocol]), split))
     failed = sum(count for (_, _, _, outcome), count in seen.requests.items() if outcome != "ok")
     found.append(Check("failed requests", tally.failures.total(), failed))
     return found
@@ -78,9 +84,13 @@ def checks(parts: tuple[Part, ...], tally: Tally, seen: Seen) -> list[Check]:
 def summarise(
     parts: tuple[Part, ...], frame: pd.DataFrame, tally: Tally, seen: Seen, same: Same, seconds: float
 ) -> dict[str, Any]:
-    """Return the whole result as JSON-ready values; `problems` lists what makes the tour fail."""
+    """Return the whole result as JSON-ready values.
+
+    The tour has `failed` when a request failed or a comparison is missing; `problems` lists lost counts as well.
+    """
     versions = [_version(part, frame, tally, seen, same) for part in parts]
     compared = checks(parts, tally, seen)
+    faults = _faults(versions, tally)
     months = Counter(frame["month"][tally.version > 0].tolist())
     return {
         "seconds": round(seconds, 1),
@@ -92,8 +102,11 @@ def summarise(
         "versions": versions,
         "shadow_copies_dropped": seen.dropped_copies,
         "metrics": [{**check._asdict(), "equal": check.client == check.metrics} for check in compared],
+        # Each answered request is in a count of a version and in one of a protocol.
+        "requests_from_elsewhere": sum(check.elsewhere for check in compared if not check.name.startswith(_BY)),
         "failures": dict(tally.failures.most_common(10)),
-        "problems": _problems(versions, compared, tally),
+        "failed": bool(faults),
+        "problems": [*faults, *_lost(compared)],
     }
 
 
@@ -129,13 +142,17 @@ def _version(part: Part, frame: pd.DataFrame, tally: Tally, seen: Seen, same: Sa
     return result
 
 
-def _problems(versions: list[dict[str, Any]], compared: list[Check], tally: Tally) -> list[str]:
-    problems = [f"{count} x {what}" for what, count in tally.failures.most_common(10)]
-    problems += [
+def _lost(compared: list[Check]) -> list[str]:
+    """Return the counts of which /metrics misses some; more than the client's are requests from elsewhere."""
+    return [
         f"{check.name}: the client counted {check.client:,}, /metrics says {check.metrics:,}"
         for check in compared
-        if check.client != check.metrics
+        if check.metrics < check.client
     ]
+
+
+def _faults(versions: list[dict[str, Any]], tally: Tally) -> list[str]:
+    problems = [f"{count} x {what}" for what, count in tally.failures.most_common(10)]
     for version in versions:
         name = f"version {version['version']} ({version['runtime']})"
         found = version["agreement_with_champion"]
@@ -170,10 +187,13 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
             console.print(f"the canary's share is {of['share']:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     equal = sum(check["equal"] for check in result["metrics"])
     console.print(f"/metrics says the same as the client in {equal} of {len(result['metrics'])} counts")
+    strange = result["requests_from_elsewhere"]
+    if strange:
+        console.print(f"{strange:,} request{'s' if strange != 1 else ''} came from elsewhere; /metrics counts them too")
     if result["shadow_copies_dropped"]:
         console.print(f"copies for the shadow dropped at their bound: {result['shadow_copies_dropped']:,}")
     for problem in result["problems"]:
-        console.print(f"PROBLEM: {problem}", style="red", markup=False)
+        console.print(f"PROBLEM: {problem}", style="red", markup=False, soft_wrap=True)
 
 
 def _table(versions: list[dict[str, Any]]) -> Table:

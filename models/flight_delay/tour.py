@@ -46,7 +46,7 @@ async def java_home(console: Console) -> str | None:
         java = await find_java(os.environ)
         compiler_of(java)
     except LoadFailed as error:
-        console.print(f"Spark is left out: {error}. The tour runs with the other two versions.")
+        console.print(f"Spark is left out: {error}. The tour runs with the other two versions.", soft_wrap=True)
         return None
     return str(java.home)
 
@@ -62,13 +62,14 @@ async def tour(console: Console, *, once: bool, most: int | None) -> int:
         trained = await training.ensure(programs, BUILD, environment, bars.told)
     folder = BUILD / "repository"
     lineup.assemble(folder, parts, trained)
-    console.print(f"serving {len(parts)} versions of {MODEL} from {folder.relative_to(ROOT)}")
+    console.print(f"starting the server: waiting for {', '.join(part.runtime for part in parts)}")
     state = BUILD / ("state-" + "-".join(path.name[-8:] for path in trained.values()))
     async with serving(folder, state, BUILD / "server.log", environment) as server:
         announce(console, server)
+        console.print(f"serving {len(parts)} versions of {MODEL} from {folder.relative_to(ROOT)}")
         result = await show(console, server, parts, most)
         if once:
-            return 1 if result["problems"] else 0
+            return 1 if result["failed"] else 0
         console.print("\nserving on; Ctrl-C ends it")
         await asyncio.Event().wait()
     return 0

@@ -1,13 +1,15 @@
 """The parts of the tour that need no gateway."""
 
+import io
 import subprocess
 import sys
 from collections import Counter
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
-from models.flight_delay import golden, steps, summary
+from models.flight_delay import display, golden, steps, summary, training
 from models.flight_delay.drive import plan
 from models.flight_delay.features import COLUMNS, NUMBERS, TEXTS
 from models.flight_delay.lineup import PARTS, parts, routes
@@ -83,13 +85,56 @@ def test_summary_of_a_good_tour_names_no_problem():
     assert [version["auc_of_same_flights"] for version in result["versions"]] == [1.0, 1.0, 1.0]
 
 
-def test_summary_names_what_is_missing_or_differs():
-    """A failed request, a missing comparison and a count that differs are each a problem."""
+def test_summary_names_what_is_missing():
+    """A failed request and a missing comparison are each a problem, and fail the tour."""
     tally, seen = tally_and_metrics()
     tally.failed("http 500: broken")
-    seen.requests[2, "champion", "grpc", "ok"] = 7
-    problems = summary.summarise(PARTS, FRAME, tally, seen._replace(verdicts=Counter()), SAME, 2.0)["problems"]
-    text = "\n".join(problems)
+    result = summary.summarise(PARTS, FRAME, tally, seen._replace(verdicts=Counter()), SAME, 2.0)
+    text = "\n".join(result["problems"])
     assert "http 500: broken" in text
     assert "version 3 (Spark (JVM)) was never compared" in text
-    assert "requests answered by version 2 (champion): the client counted 2, /metrics says 7" in text
+    assert result["failed"]
+
+
+def test_requests_from_elsewhere_are_said_and_are_no_problem(capsys):
+    """Somebody who tries the README's requests meanwhile is counted, once a request, and spoils nothing."""
+    tally, seen = tally_and_metrics()
+    seen.requests[2, "champion", "grpc", "ok"] += 3
+    seen.requests[1, "pinned", "http", "ok"] += 1
+    seen.requests[2, "champion", "http", "invalid"] += 1
+    result = summary.summarise(PARTS, FRAME, tally, seen, SAME, 2.0)
+    assert (result["problems"], result["failed"], result["requests_from_elsewhere"]) == ([], False, 5)
+    summary.show(display.console(), result)
+    assert "5 requests came from elsewhere" in capsys.readouterr().out
+
+
+def test_a_count_that_metrics_lost_is_a_problem_and_no_failure():
+    """The gateway may count more than the client, never less; the exit status speaks of requests and comparisons."""
+    tally, seen = tally_and_metrics()
+    seen.requests[2, "champion", "grpc", "ok"] = 1
+    result = summary.summarise(PARTS, FRAME, tally, seen, SAME, 2.0)
+    assert "requests answered by version 2 (champion): the client counted 2, /metrics says 1" in result["problems"]
+    assert not result["failed"]
+
+
+def test_plain_lines_are_short(monkeypatch):
+    """Where stdout is no terminal each state is one line of less than 100 characters."""
+    monkeypatch.setattr(display, "PLAIN_EVERY_S", 0)
+    tally, seen = tally_and_metrics()
+    said = io.StringIO()
+    display.Driving(Console(file=said, width=40), PARTS, tally, 4).update(seen)
+    (line,) = said.getvalue().splitlines()
+    assert len(line) < 100
+    assert "canary 50.0%, @1 agrees 100.00%, @3 agrees 75.00%" in line
+
+
+def test_training_says_what_to_expect_once():
+    """Before the first step, and not at all when nothing is to be trained."""
+    said = io.StringIO()
+    bars = display.Training(Console(file=said, width=40))
+    with bars.shown():
+        assert said.getvalue() == ""
+        for number in (1, 2):
+            bars.told(training.SPARK, steps.Step(number, 5, "fitting"))
+    expected = [display.EXPECT, "training spark: 1/5 fitting", "training spark: 2/5 fitting"]
+    assert said.getvalue().splitlines() == expected
