@@ -116,10 +116,14 @@ class Wire:
     resume_reading = pause_reading
 
 
-async def hold(pieces: Sequence[bytes], *, lane: bool, at_once: bool) -> tuple[bytes, bool, list[str]]:
-    """Send the pieces one by one and leave. Return the answer's bytes, whether we were cut off, and all outcomes."""
+def gateway(*, at_once: bool) -> FakeBackend:
+    """Return the gateway in memory that conversations are held with."""
     full = raising(Overloaded("full"))
-    backend = FakeBackend({"echo": echo(Datatype.FP64), "simple": simple(), "full": full}, at_once=at_once)
+    return FakeBackend({"echo": echo(Datatype.FP64), "simple": simple(), "full": full}, at_once=at_once)
+
+
+async def hold(pieces: Sequence[bytes], backend: FakeBackend, *, lane: bool) -> tuple[bytes, bool, list[str]]:
+    """Send the pieces one by one and leave. Return the answer's bytes, whether we were cut off, and all outcomes."""
     door = HttpDoor(backend, Limits(body_bytes=2500), repository_control=False)
     protocol_class = protocol_for(door, backend, Limits(body_bytes=2500), lane=lane)
     settings = uvicorn.Config(

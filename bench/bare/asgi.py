@@ -40,9 +40,9 @@ async def app(
         {
             "model_name": "cancer",
             "outputs": [
-                {"name": "output_label", "datatype": "INT64", "shape": label.shape, "data": label.ravel().tolist()},
+                {"name": _names[0], "datatype": "INT64", "shape": label.shape, "data": label.ravel().tolist()},
                 {
-                    "name": "output_probability",
+                    "name": _names[1],
                     "datatype": "FP32",
                     "shape": probabilities.shape,
                     "data": probabilities.ravel().tolist(),

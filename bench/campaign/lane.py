@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from bench.campaign.harness import Campaign, run
-from tests.http_conversations import conversations, hold
+from tests.http_conversations import conversations, gateway, hold
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 
@@ -29,10 +29,10 @@ def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
     @given(conversations(), st.booleans())
     def compare(pieces: list[bytes], at_once: bool) -> None:  # noqa: FBT001  hypothesis hands it over
         nonlocal held
-        plain = asyncio.run(hold(pieces, lane=False, at_once=False))
+        plain = asyncio.run(hold(pieces, gateway(at_once=False), lane=False))
         held += 1
         statuses.update(found.decode() for found in _STATUS.findall(plain[0]))
-        if asyncio.run(hold(pieces, lane=True, at_once=at_once)) != plain:
+        if asyncio.run(hold(pieces, gateway(at_once=at_once), lane=True)) != plain:
             differing.append(pieces)
 
     compare()

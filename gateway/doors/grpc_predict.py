@@ -24,6 +24,7 @@ from gateway.doors.grpc_call import Call, Stream, Work, brought, unforeseen
 from gateway.doors.grpc_codec import InferMessage, InferRequest, error_response
 from gateway.doors.grpc_core import CoreCall
 from gateway.doors.interface import Answer, Backend
+from gateway.doors.kept_answer import KeptAnswer
 from gateway.limits import Limits
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Cancelled, NotReady, Overloaded, TurnoutError
@@ -44,10 +45,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_prediction",
-        "_received",
+        "_kept",
         "_streamed",
-        "_written",
         "headers",
         "id",
         "left_s",
@@ -67,9 +66,7 @@ class Exchange:
         self.route = self.id = ""
         self.request: PredictRequest | None = None
         self._streamed = index is not None
-        self._received: InferRequest | None = None
-        self._prediction: Prediction | None = None
-        self._written = b""
+        self._kept: KeptAnswer[bytes]
 
     def ask(self, received: InferRequest, version: int | None) -> PredictRequest:
         """Return what the router is asked. Raises InvalidInput for a deadline that is none."""
@@ -78,7 +75,10 @@ class Exchange:
         if deadline is not None:
             # The caller's time runs from when its message came, not from when it was read.
             deadline = Deadline(deadline.at_s - (monotonic_s() - self.received_s))
-        self._received = received
+        identity, limit_bytes, final = self.request_id, self.limit_bytes, self._streamed
+        self._kept = KeptAnswer(
+            lambda prediction: received.encode(prediction, identity, limit_bytes=limit_bytes, final=final)
+        )
         self.request = PredictRequest(
             route=self.route,
             version=version,
@@ -92,23 +92,13 @@ class Exchange:
             id=self.id,
             deadline=deadline,
             traceparent=traceparent(self.headers.get("traceparent")),
-            encode=self.encode,
+            encode=self._kept,
         )
         return self.request
 
-    def encode(self, prediction: Prediction) -> None:
-        """Write the answer and keep it. The router calls this before it counts the outcome."""
-        assert self._received is not None
-        self._written = self._received.encode(
-            prediction, self.request_id, limit_bytes=self.limit_bytes, final=self._streamed
-        )
-        self._prediction = prediction
-
     def written(self, prediction: Prediction) -> bytes:
         """Return the bytes of this very answer."""
-        if self._prediction is not prediction:
-            self.encode(prediction)
-        return self._written
+        return self._kept.of(prediction)
 
 
 class Predictions:

@@ -15,6 +15,7 @@ from gateway.doors.envelope import caller_deadline, refuse_sequence, request_id,
 from gateway.doors.http_answer import GZIP, JSON, OCTETS, end, error_parts, our_headers, start
 from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers, Pair
 from gateway.doors.interface import Answer, Backend
+from gateway.doors.kept_answer import KeptAnswer
 from gateway.doors.request_body import Body, BodyIntake
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Internal, TurnoutError
@@ -95,12 +96,10 @@ class Exchange:
 
     __slots__ = (
         "_backend",
-        "_body",
-        "_prediction",
+        "_kept",
         "_received_s",
         "_target",
         "_version",
-        "_written",
         "headers",
         "request",
         "request_id",
@@ -114,9 +113,7 @@ class Exchange:
         self._target = target
         self._received_s = monotonic_s()
         self._version: int | None = None
-        self._body: ReadBody
-        self._prediction: Prediction | None = None
-        self._written: Written
+        self._kept: KeptAnswer[Written]
 
     def reader(self) -> Callable[[Body], ReadBody]:
         """Return what decodes the body, perhaps on a thread. Raises NotFound, NotReady."""
@@ -129,41 +126,34 @@ class Exchange:
 
     def ask(self, body: ReadBody) -> Answer:
         """Hand the request to the gateway. Raises InvalidInput, and what the gateway refuses it with."""
-        headers = self.headers
+        headers, route, identity = self.headers, self._target.route, self.request_id
         refuse_sequence(body.parameters)
         deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
         if deadline is not None:
             # The caller's time runs from its first byte, not from the end of its body.
             deadline = Deadline(deadline.at_s - (monotonic_s() - self._received_s))
-        self._body = body
+        self._kept = KeptAnswer(lambda prediction: body.write(prediction, route, identity))
         self.request = PredictRequest(
-            route=self._target.route,
+            route=route,
             version=self._version,
             inputs=body.inputs,
             outputs=body.outputs,
             protocol=PROTOCOL,
-            request_id=self.request_id,
+            request_id=identity,
             received_s=self._received_s,
             headers=headers,
             parameters=body.parameters,
             id=body.id,
             deadline=deadline,
             traceparent=traceparent(headers.text(TRACEPARENT)),
-            encode=self.encode,
+            encode=self._kept,
             encodes_long=body.writes_long,
         )
         return self._backend.predict(self.request)
 
-    def encode(self, prediction: Prediction) -> None:
-        """Write the answer and keep it. The router calls this before it counts the outcome."""
-        self._written = self._body.write(prediction, self._target.route, self.request_id)
-        self._prediction = prediction
-
     def response(self, prediction: Prediction) -> Response:
         """Return the response of this very answer."""
-        if self._prediction is not prediction:
-            self.encode(prediction)
-        written = self._written
+        written = self._kept.of(prediction)
         pairs: list[Pair] = [JSON]
         if written.json_bytes is not None:
             pairs = [OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes)]
