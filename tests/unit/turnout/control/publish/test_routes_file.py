@@ -4,7 +4,7 @@ import pytest
 
 from turnout.control.publish.routes_file import read_routes
 from turnout.core.document import DocumentError
-from turnout.core.snapshot import Comparison, Fallback, Match, Shadow, Sticky
+from turnout.core.snapshot import NUMERIC, Comparison, Fallback, Match, Shadow, Sticky
 
 WHOLE = """\
 routes:
