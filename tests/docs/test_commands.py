@@ -53,7 +53,7 @@ def test_command_of_the_documents_runs(block, flights, sandbox):
     environment = {
         **os.environ,
         "PATH": f"{CHECKOUT / '.venv' / 'bin'}:{os.environ['PATH']}",
-        "TURNOUT_URL": f"http://{flights.http}",
+        "TURNOUT_PREDICT_URL": f"http://{flights.http}",
         "NO_COLOR": "1",
     }
     done = subprocess.run(

@@ -39,8 +39,20 @@ class CommandFailed(Exception):
 OutputOption = Annotated[
     Output, typer.Option("--output", help="What to print: text, or one JSON document on stdout, also on error.")
 ]
-UrlOption = Annotated[str, typer.Option("--url", envvar="TURNOUT_URL", help="Where the server listens.")]
-GATEWAY_URL: Final = "http://127.0.0.1:8080"
+ControlUrlOption = Annotated[
+    str, typer.Option("--url", envvar="TURNOUT_URL", help="Where control listens: port 8090, serve's --control-port.")
+]
+DoorUrlOption = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="TURNOUT_PREDICT_URL", help="Where the HTTP door listens: port 8080, serve's --http-port."
+    ),
+]
+# Of the doors' answers (DESIGN 6): who asked, which version answered, which fallback if one did.
+HEADER_REQUEST_ID: Final = "turnout-request-id"
+HEADER_VERSION: Final = "turnout-version"
+HEADER_FALLBACK: Final = "turnout-fallback"
+DOOR_URL: Final = "http://127.0.0.1:8080"
 CONTROL_URL: Final = "http://127.0.0.1:8090"
 
 

@@ -4,24 +4,28 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import httpx
 import typer
 
 from turnout.cli.output import (
-    GATEWAY_URL,
+    DOOR_URL,
+    HEADER_FALLBACK,
+    HEADER_REQUEST_ID,
+    HEADER_VERSION,
     CommandFailed,
+    DoorUrlOption,
     ExitCode,
     Output,
     OutputOption,
-    UrlOption,
     print_json,
     print_rows,
 )
 
 Row: TypeAlias = dict[str, Any]
 _TIMEOUT_S: Final = 60.0
+_MARKS: Final = (HEADER_VERSION, HEADER_FALLBACK)
 _TRUE: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -36,7 +40,7 @@ def predict(
         Path,
         typer.Option("-f", "--file", help="Rows: a CSV file with a header, or JSON: a list of objects, or one object."),
     ],
-    url: UrlOption = GATEWAY_URL,
+    url: DoorUrlOption = DOOR_URL,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Send rows of a file to a route and print its answers.
@@ -46,14 +50,15 @@ def predict(
     name, _, number = route.partition("@")
     path = f"/v2/models/{name}" + (f"/versions/{number}" if number else "")
     with _client(url) as http:
-        inputs = _ask(http, "GET", path)["inputs"]
+        inputs = _ask(http, "GET", path).document["inputs"]
         rows = read_rows(file, inputs)
         request = {"inputs": [_tensor(spec, rows) for spec in inputs if spec["name"] in rows[0]]}
         answer = _ask(http, "POST", f"{path}/infer", request)
     if output is Output.JSON:
-        print_json(answer)
+        print_json({**answer.document, **answer.marks})
     else:
-        print_rows(*_table(answer["outputs"]))
+        print_rows(*_table(answer.document["outputs"]))
+        typer.echo(_answered_by(answer.marks))
 
 
 def read_rows(file: Path, inputs: list[dict[str, Any]]) -> list[Row]:
@@ -97,10 +102,13 @@ def _csv_rows(text: str, inputs: list[dict[str, Any]]) -> list[Row]:
     for cells in reader:
         if None in cells or None in cells.values():
             raise ValueError(f"line {reader.line_num} does not have as many cells as the header")
-        try:
-            rows.append({name: _cell(cell, types.get(name, "BYTES")) for name, cell in cells.items()})
-        except ValueError as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from error
+        row: Row = {}
+        for name, cell in cells.items():
+            try:
+                row[name] = _cell(cell, types.get(name, "BYTES"))
+            except ValueError as error:
+                raise ValueError(f"line {reader.line_num}, column '{name}': {error}") from error
+        rows.append(row)
     return rows
 
 
@@ -113,7 +121,12 @@ def _cell(text: str, datatype: str) -> Any:
         if text.lower() not in _TRUE:
             raise ValueError(f"{text!r} is not true or false")
         return _TRUE[text.lower()]
-    return int(text) if datatype.startswith(("INT", "UINT")) else _finite(text)
+    read = int if datatype.startswith(("INT", "UINT")) else float
+    try:
+        read(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no {'whole ' if read is int else ''}number; the input is {datatype}") from None
+    return int(text) if read is int else _finite(text)
 
 
 def _tensor(spec: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
@@ -132,7 +145,14 @@ def _client(url: str) -> httpx.Client:
         raise CommandFailed(f"--url {url}: {error}", ExitCode.USAGE) from error
 
 
-def _ask(http: httpx.Client, method: str, path: str, body: object = None) -> Any:
+class _Answer(NamedTuple):
+    """A document, and the headers that say who answered."""
+
+    document: Any
+    marks: dict[str, str]
+
+
+def _ask(http: httpx.Client, method: str, path: str, body: object = None) -> _Answer:
     try:
         answer = http.request(method, path, json=body)
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -141,9 +161,19 @@ def _ask(http: httpx.Client, method: str, path: str, body: object = None) -> Any
         document = answer.json()
     except ValueError as error:
         raise CommandFailed(f"{http.base_url}{path} answered {answer.status_code}, not JSON") from error
+    told = document if isinstance(document, dict) else {}
     if answer.is_error:
-        raise CommandFailed(document.get("error", f"status {answer.status_code}"))
-    return document
+        if "code" in told and HEADER_REQUEST_ID not in answer.headers:  # the form of control's errors
+            raise CommandFailed(f"{http.base_url} is control; predict asks the HTTP door, port 8080 unless changed")
+        raise CommandFailed(told.get("error", f"status {answer.status_code}"))
+    return _Answer(document, {mark: answer.headers[mark] for mark in _MARKS if mark in answer.headers})
+
+
+def _answered_by(marks: dict[str, str]) -> str:
+    """Say which version answered, and whether it is a fallback's answer; a fallback's constant is no version's."""
+    version, fallback = marks.get(HEADER_VERSION), marks.get(HEADER_FALLBACK)
+    by = version or ("the route's constant" if fallback else "an unnamed version")
+    return f"answered by {by}" + (f" (fallback: {fallback})" if fallback else "")
 
 
 def _table(outputs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

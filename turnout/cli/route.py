@@ -8,11 +8,12 @@ import typer
 
 from turnout.cli.output import (
     CONTROL_URL,
+    HEADER_REQUEST_ID,
     CommandFailed,
+    ControlUrlOption,
     ExitCode,
     Output,
     OutputOption,
-    UrlOption,
     print_json,
     print_rows,
 )
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="route")
 
 
-def list_routes(url: UrlOption = CONTROL_URL, output: OutputOption = Output.TEXT) -> None:
+def list_routes(url: ControlUrlOption = CONTROL_URL, output: OutputOption = Output.TEXT) -> None:
     """List all routes, with what waits and what was refused."""
     data = _ask(url, "/v1/routes")
     if output is Output.JSON:
@@ -51,7 +52,7 @@ def list_routes(url: UrlOption = CONTROL_URL, output: OutputOption = Output.TEXT
 
 def show(
     route: Annotated[str, typer.Argument(help="Name of the route.")],
-    url: UrlOption = CONTROL_URL,
+    url: ControlUrlOption = CONTROL_URL,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show one route: weights, bucket ranges, states, shadows and matches."""
@@ -96,6 +97,8 @@ def _ask(url: str, path: str) -> bytes:
         raise CommandFailed(f"control at {url} is out of reach: {error}", ExitCode.UNREACHABLE) from error
     if answer.is_success:
         return answer.content
+    if HEADER_REQUEST_ID in answer.headers:  # the door's mark: control's answers have none
+        raise CommandFailed(f"{url} is the HTTP door; route commands ask control's port, 8090 unless it was changed")
     try:
         raise CommandFailed(msgspec.json.decode(answer.content, type=ErrorAnswer).error)
     except msgspec.MsgspecError as error:

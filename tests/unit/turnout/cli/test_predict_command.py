@@ -4,6 +4,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
 from turnout.cli import main
@@ -41,14 +42,14 @@ def test_json_rows_are_a_list_or_one_object(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("a.csv", "delay\nmany\n", "line 2: could not convert string to float: 'many'"),
-        ("a.csv", "seats\n1.5\n", "line 2: invalid literal for int"),
-        ("a.csv", "late\nmaybe\n", "line 2: 'maybe' is not true or false"),
+        ("a.csv", "delay\nmany\n", "line 2, column 'delay': 'many' is no number; the input is FP64"),
+        ("a.csv", "seats\n1.5\n", "line 2, column 'seats': '1.5' is no whole number; the input is INT64"),
+        ("a.csv", "late\nmaybe\n", "line 2, column 'late': 'maybe' is not true or false"),
         ("a.csv", "delay,seats\n1\n", "line 2 does not have as many cells as the header"),
         ("a.csv", "delay\n", "it has no rows"),
         ("a.csv", "dely\n1\n", "column 'dely' is no input of the route"),
         ("a.json", "[1]", "JSON rows are a list of objects, or one object"),
-        ("a.csv", "delay\n1\nnan\n", "line 3: nan is no number that JSON has"),
+        ("a.csv", "delay\n1\nnan\n", "line 3, column 'delay': nan is no number that JSON has"),
         ("a.json", '[{"delay": NaN}]', "NaN is no number that JSON has"),
         ("a.json", '[{"delay": 1e999}]', "1e999 is no number that JSON has"),
         ("a.json", '[{"delay": 1}, {"seats": 1}]', "row 1 has other columns than row 0"),
@@ -65,16 +66,18 @@ def test_a_file_that_is_no_rows_is_named_with_its_fault(tmp_path, name, text, re
 
 @pytest.fixture
 def server():
-    """Serve one route that answers two outputs, and remember what it is asked."""
-    asked = []
+    """Serve one route that answers two outputs with `marks` for headers, and remember what it is asked."""
+    asked, marks = [], {"turnout-version": "delays@2"}
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
-        def _answer(self, document, status=200):
+        def _answer(self, document, status=200, headers=None):
             body = json.dumps(document).encode()
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -92,11 +95,11 @@ def server():
                 {"name": "label", "datatype": "INT64", "shape": [2], "data": [0, 1]},
                 {"name": "probabilities", "datatype": "FP64", "shape": [2, 2], "data": [0.75, 0.25, 0.1, 0.9]},
             ]
-            self._answer({"outputs": outputs})
+            self._answer({"outputs": outputs}, headers=marks)
 
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", asked
+        yield f"http://127.0.0.1:{http.server_port}", asked, marks
         http.shutdown()
 
 
@@ -109,7 +112,7 @@ def _run(capsys, *arguments):
 
 def test_answers_come_as_a_table_with_a_line_a_row(server, tmp_path, capsys):
     """Only the columns that the file has are sent; an output of several values shows them all."""
-    url, asked = server
+    url, asked, _ = server
     (tmp_path / "rows.csv").write_text("delay,seats\n1,2\n3,4\n")
     code, out, _ = _run(capsys, "predict", "delays@2", "-f", str(tmp_path / "rows.csv"), "--url", url)
     assert code == 0
@@ -122,6 +125,44 @@ def test_answers_come_as_a_table_with_a_line_a_row(server, tmp_path, capsys):
         {"name": "delay", "datatype": "FP64", "shape": [2], "data": [1.0, 3.0]},
         {"name": "seats", "datatype": "INT64", "shape": [2], "data": [2, 4]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("marks", "line"),
+    [
+        ({"turnout-version": "delays@2"}, "answered by delays@2"),
+        ({"turnout-version": "delays@1", "turnout-fallback": "previous"}, "answered by delays@1 (fallback: previous)"),
+        ({"turnout-fallback": "value"}, "answered by the route's constant (fallback: value)"),
+    ],
+)
+def test_the_version_that_answered_is_told_and_a_fallback_marked(server, tmp_path, capsys, marks, line):
+    """Below the table, and in JSON beside the answer under the headers' names."""
+    url, _, told = server
+    told.clear()
+    told.update(marks)
+    (tmp_path / "rows.csv").write_text("delay\n1\n2\n")
+    asked = ("predict", "delays", "-f", str(tmp_path / "rows.csv"), "--url", url)
+    code, out, _ = _run(capsys, *asked)
+    assert (code, out.splitlines()[-1]) == (0, line)
+    code, out, _ = _run(capsys, *asked, "--output", "json")
+    document = json.loads(out)
+    assert [output["name"] for output in document.pop("outputs")] == ["label", "probabilities"]
+    assert (code, document) == (0, marks)
+
+
+def test_controls_port_is_told_from_the_doors(server, tmp_path, capsys, monkeypatch):
+    """Errors in control's form show that the wrong port was asked."""
+    (tmp_path / "rows.csv").write_text("delay\n1\n")
+
+    def of_control(_self, _method, _path, **_body):
+        return httpx.Response(404, json={"error": "path '/v2' is not found", "code": "not_found"})
+
+    monkeypatch.setattr(httpx.Client, "request", of_control)
+    code, _, err = _run(capsys, "predict", "x", "-f", str(tmp_path / "rows.csv"), "--url", server[0])
+    assert (code, err) == (
+        1,
+        f"turnout: {server[0]} is control; predict asks the HTTP door, port 8080 unless changed\n",
+    )
 
 
 def test_a_refusal_is_status_1_in_both_forms(server, tmp_path, capsys):
@@ -161,7 +202,8 @@ def test_wrong_usage_is_status_2_and_json_where_that_is_asked(capsys):
 
 
 def test_the_address_may_come_from_the_environment(server, tmp_path, capsys, monkeypatch):
-    """TURNOUT_URL stands for --url."""
-    monkeypatch.setenv("TURNOUT_URL", server[0])
+    """TURNOUT_PREDICT_URL stands for --url; TURNOUT_URL is control's."""
+    monkeypatch.setenv("TURNOUT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TURNOUT_PREDICT_URL", server[0])
     (tmp_path / "rows.csv").write_text("delay\n1\n2\n")
     assert _run(capsys, "predict", "delays", "-f", str(tmp_path / "rows.csv"))[0] == 0

@@ -39,6 +39,7 @@ ANSWERS = {
     "/v1/routes": (200, ROUTES),
     "/v1/routes/fraud": (200, FRAUD),
     "/v1/routes/nope": (404, ErrorAnswer("route 'nope' is not found", "not_found")),
+    "/v1/routes/door": (404, {"error": "there is nothing at /v1/routes/door"}),
 }
 
 
@@ -49,6 +50,8 @@ class Control(BaseHTTPRequestHandler):
         """Answer a path of the table."""
         status, answer = ANSWERS[self.path]
         self.send_response(status)
+        if self.path == "/v1/routes/door":
+            self.send_header("turnout-request-id", "r")
         self.end_headers()
         self.wfile.write(msgspec.json.encode(answer))
 
@@ -124,3 +127,23 @@ def test_an_unknown_route_and_a_control_out_of_reach(run, url):
     code, _, err = run("list", "--url", "http://127.0.0.1:1")
     assert code == 3
     assert err.startswith("turnout: control at http://127.0.0.1:1 is out of reach: ")
+
+
+def test_the_http_door_is_told_from_control(run, url):
+    """Its answers carry a request id, control's do not: the message says which port was meant."""
+    code, _, err = run("show", "door", "--url", url)
+    assert code == 1
+    assert err == f"turnout: {url} is the HTTP door; route commands ask control's port, 8090 unless it was changed\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "port"),
+    [(("predict",), "TURNOUT_PREDICT_URL", "8080"), (("route", "list"), "TURNOUT_URL", "8090")],
+)
+def test_each_command_says_which_port_it_asks(capsys, command, variable, port):
+    """Help names the port and the variable; the two doors share neither."""
+    with pytest.raises(SystemExit):
+        main.run([*command, "--help"])
+    said = capsys.readouterr().out
+    assert variable in said
+    assert port in said
