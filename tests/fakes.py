@@ -197,10 +197,12 @@ class Plane:
         self.backend = GatewayBackend(self.pool, self.router, self.follower, self.metrics)
         self.generation = 0
 
-    async def prepare(self, entries, routes=(), *, routes_generation=None, lacking=None, alone=(), **fields):
+    async def prepare(
+        self, entries, routes=(), *, routes_generation=None, lacking=None, alone=(), sockets=None, **fields
+    ):
         """Have a snapshot prepared and return its generation; with `routes_generation` 0 it only holds.
 
-        `lacking` versions have no files, for these reasons; those in `alone` are suspected.
+        `lacking` versions have no files, for these reasons; those in `alone` are suspected; `sockets` are of workers.
         """
         self.generation += 1
         changed = self.generation if routes_generation is None else routes_generation
@@ -209,7 +211,8 @@ class Plane:
         path.write_bytes(encode(snapshot))
         problems = lacking or {}
         directories = {str(item.ref): str(self.folder) for item in entries if str(item.ref) not in problems}
-        await self.follower.handle(Prepare(self.generation, str(path), directories, {}, problems, list(alone)))
+        message = Prepare(self.generation, str(path), directories, sockets or {}, problems, alone=list(alone))
+        await self.follower.handle(message)
         return self.generation
 
     async def follow(self, entries, routes=(), **fields):

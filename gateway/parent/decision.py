@@ -44,7 +44,8 @@ def merge(reports: Sequence[Mapping[str, VersionReport]]) -> dict[str, VersionRe
 
 
 def _merged(reports: Sequence[VersionReport]) -> VersionReport:
-    worst = min(reports, key=lambda report: _WORST_FIRST.index(report.state))
+    # A quarantine may be over, and just not have been told to a process yet: other failures go before it.
+    worst = min(reports, key=lambda report: (_WORST_FIRST.index(report.state), report.quarantined))
     told = next((report for report in reports if report.signature is not None), worst)
     return VersionReport(
         worst.state,
@@ -53,6 +54,7 @@ def _merged(reports: Sequence[VersionReport]) -> VersionReport:
         told.properties,
         max(report.load_seconds for report in reports),
         sum(report.crashed_calls for report in reports),
+        worst.quarantined,
     )
 
 

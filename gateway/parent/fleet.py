@@ -63,7 +63,7 @@ class Fleet:
         self._start = start
         self._on_change = on_change
         self._on_call = on_call
-        self._gone: dict[str, str] = {}
+        self._gone: dict[str, WorkerGone] = {}
         self._suspects = Suspects()
         self._loading: dict[int, dict[str, str]] = {}
         self._asking: dict[GatewayProcess, asyncio.Task[None]] = {}
@@ -106,6 +106,15 @@ class Fleet:
         elif publication is not None:
             self.offer(publication)
         return True
+
+    def reconnect(self, version: str, socket: str) -> None:
+        """Have all processes load a version anew that has another worker now, on this socket."""
+        self.serving = self.serving and self.serving.reconnected(version, socket)
+        self.wanted = self.wanted and self.wanted.reconnected(version, socket)
+        publication = self.wanted or self.serving
+        for process in self.processes:
+            if publication is not None and (process.in_service or self.serving is None):
+                process.send(publication.told(self._suspects))
 
     def quarantined(self, model: str) -> dict[str, str]:
         """Return, by version, why those of a model are not loaded any more."""
@@ -178,11 +187,11 @@ class Fleet:
             if process.in_service:
                 process.send(MachineReady())
 
-    def tell_gone(self, version: str, reason: str) -> None:
+    def tell_gone(self, gone: WorkerGone) -> None:
         """Tell every process, also later ones, that a version's worker will not come."""
-        self._gone[version] = reason
+        self._gone[gone.version] = gone
         for process in self.processes:
-            process.send(WorkerGone(version, reason))
+            process.send(gone)
 
     def forget_gone(self, version: str) -> None:
         """Take back `tell_gone` for later processes: the version is no longer held."""
@@ -268,8 +277,8 @@ class Fleet:
         publication = self.serving or self.wanted
         if publication is not None:
             process.send(publication.told(self._suspects))
-        for version, reason in self._gone.items():
-            process.send(WorkerGone(version, reason))
+        for gone in self._gone.values():
+            process.send(gone)
 
     async def _mourn(self, process: GatewayProcess, status: int, backoff: Backoff) -> None:
         loading = self._loading.pop(process.pid, {})
@@ -298,7 +307,7 @@ class Fleet:
             )
         for version, reason in self._suspects.refused(loading).items():
             if version in quarantined:
-                _log.error("%s: quarantined: %s", version, reason)
+                _log.error("%s: %s", version, reason)
 
     def _survived(self, versions: Collection[str]) -> None:
         """Forget the suspicion of versions that a process has loaded; those who were told not to may load them now."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from adapters.interface import LoadFailed
 from gateway.observe.exposition import render
 from gateway.parent import last_good
 from gateway.parent.control_client import Offer
@@ -16,7 +17,6 @@ from gateway.parent.fleet import Fleet
 from gateway.parent.messages import Prepare
 from gateway.parent.process import GatewayProcess
 from gateway.parent.publication import Publication
-from gateway.parent.quarantine import is_quarantine
 from gateway.parent.state_folder import StateFolder
 from gateway.parent.workers import Workers
 from turnout.core.clock import Deadline
@@ -127,22 +127,35 @@ class Machine:
 
         Empty when it is ready, when it takes longer than is waited for, and when there was nothing to retry.
         """
-        retried = set(self._fleet.quarantined(model))
-        if not self._fleet.pardon(model, asked_by):
+        retried = set(self._quarantined(model))
+        if not retried:
             return ""
+        try:
+            await self._pardon(model, asked_by)
+        except LoadFailed as error:
+            return f"{model} cannot be served: {error}"
         for _ in range(_LOOKS):
             await asyncio.sleep(_LOOK_S)
             reports = {version: report for version, report in self.versions().items() if version in retried}
-            failed = self._fleet.quarantined(model) or {
+            failed = self._quarantined(model) or {
                 version: report.reason
                 for version, report in reports.items()
-                if report.state is VersionState.FAILED and not is_quarantine(report.reason)
+                if report.state is VersionState.FAILED and not report.quarantined
             }
             if failed:
                 return "; ".join(f"{version} cannot be served: {reason}" for version, reason in failed.items())
             if {version for version, report in reports.items() if report.state is VersionState.READY} == retried:
                 break
         return ""
+
+    def _quarantined(self, model: str) -> dict[str, str]:
+        return {**self._fleet.quarantined(model), **self._workers.quarantined(model)}
+
+    async def _pardon(self, model: str, asked_by: GatewayProcess) -> None:
+        self._fleet.pardon(model, asked_by)
+        async with self._taking:  # a snapshot that is just being prepared would name the old sockets
+            for version in self._workers.quarantined(model):
+                self._fleet.reconnect(version, await self._workers.pardon(version))
 
     def _announce(self) -> None:
         """Say once that the machine is ready, when its doors say so too; and once that for now it will not be."""

@@ -19,8 +19,9 @@ MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
     """Load what this snapshot holds. `directories` and `sockets` say where each version's files and worker are.
 
-    A version without a directory fails, for its reason in `problems`. Those in `alone` load last and one by one: a
-    process has died while it loaded them.
+    A version without a directory fails, for its reason in `problems`; one in `quarantined` is known to be refused for
+    now. Those in `alone` load last and one by one: a process has died while it loaded them. A version whose socket is
+    another one than before is loaded anew.
     """
 
     generation: int
@@ -28,6 +29,7 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
     directories: dict[str, str]
     sockets: dict[str, str]
     problems: dict[str, str] = {}
+    quarantined: list[str] = []
     alone: list[str] = []
 
 
@@ -44,10 +46,11 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 
 class WorkerGone(msgspec.Struct, frozen=True, tag="worker_gone"):
-    """A version's worker is not to be reconnected to: it is quarantined, for this reason."""
+    """A version's worker will not come, for this reason: its load failed, or it is quarantined."""
 
     version: str
     reason: str
+    quarantined: bool = False
 
 
 class RepositoryAnswer(msgspec.Struct, frozen=True, tag="repository_answer"):

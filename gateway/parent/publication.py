@@ -37,5 +37,16 @@ class Publication(msgspec.Struct, frozen=True):
         directories = {version: path for version, path in self.prepare.directories.items() if version not in refused}
         problems = {**refused, **self.prepare.problems}
         return msgspec.structs.replace(
-            self.prepare, directories=directories, problems=problems, alone=suspects.alone(digests)
+            self.prepare,
+            directories=directories,
+            problems=problems,
+            quarantined=sorted(refused),
+            alone=suspects.alone(digests),
         )
+
+    def reconnected(self, version: str, socket: str) -> "Publication":
+        """Return the same with another socket of a version, if it holds that."""
+        if version not in self.prepare.sockets:
+            return self
+        prepare = msgspec.structs.replace(self.prepare, sockets={**self.prepare.sockets, version: socket})
+        return msgspec.structs.replace(self, prepare=prepare)

@@ -13,14 +13,13 @@ import msgspec
 LOSSES: Final = 3
 WITHIN_S: Final = 60.0
 DEATHS_LOADING: Final = 3
-_FIX: Final = "load it again to retry"
 # Several processes report one loss; a worker cannot be restarted and lost again this soon.
 _ONE_LOSS_S: Final = 0.5
 
 
-def is_quarantine(reason: str) -> bool:
-    """Tell whether a version failed for being refused, and not for a load of its own."""
-    return reason.endswith(_FIX)
+def reason(why: str) -> str:
+    """Return what operators read of a quarantined version: why, and what lifts it."""
+    return f"quarantined: {why}; load it again, or start Turnout again, to retry"
 
 
 class Losses:
@@ -108,7 +107,7 @@ class Suspects:
     def refused(self, held: Mapping[str, str]) -> dict[str, str]:
         """Return the quarantined ones among `held`, with the reason that operators see."""
         return {
-            version: f"the process died {suspect.deaths} times while loading it; {_FIX}"
+            version: reason(f"the process died {suspect.deaths} times while loading it")
             for version, suspect in self._suspects.items()
             if suspect.refused and held.get(version) == suspect.digest
         }

@@ -12,7 +12,9 @@ from adapters.interface import LoadFailed, ModelSource
 from adapters.worker.supervisor import SupervisorState, WorkerSupervisor
 from gateway.observe.metrics import Metrics
 from gateway.parent.fetch import VersionFiles
+from gateway.parent.messages import WorkerGone
 from gateway.parent.quarantine import LOSSES, WITHIN_S, Losses
+from gateway.parent.quarantine import reason as quarantine_reason
 from turnout.core import clock
 from turnout.core.report import VersionReport, VersionState
 from turnout.core.snapshot import VersionEntry
@@ -37,7 +39,10 @@ class _Loss(NamedTuple):
 
 
 class _Worker:
-    """One held version's supervisor, its socket, how many of its restarts are counted, and a loss not told yet."""
+    """One held version's supervisor and socket: how many of its restarts are counted, a loss that is not told yet.
+
+    `quarantined` says why it is; empty when it is not.
+    """
 
     def __init__(self, entry: VersionEntry, socket: Path, supervisor: WorkerSupervisor) -> None:
         self.entry = entry
@@ -45,12 +50,13 @@ class _Worker:
         self.supervisor = supervisor
         self.counted = 0
         self.loss: _Loss | None = None
+        self.quarantined = ""
 
 
 class Workers:
     """All workers of the machine.
 
-    `on_gone` hears of a version whose worker will not come, and why; `on_released` of one that is no longer held.
+    `on_gone` hears of a version whose worker will not come, and why; `on_released` that this is no longer so.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Workers:
         sockets: Path,
         scratch: Path,
         metrics: Metrics,
-        on_gone: Callable[[str, str], None],
+        on_gone: Callable[[WorkerGone], None],
         on_released: Callable[[str], None],
     ) -> None:
         self._files = files
@@ -83,12 +89,31 @@ class Workers:
             if entry.runtime.uses_worker:
                 version = str(entry.ref)
                 known = self._workers.get(version)
-                if known is None or known.entry.digest != entry.digest:
-                    self._drop(version)
-                    known = await self._start(version, entry)
-                if known is not None:
-                    sockets[version] = str(known.socket)
+                try:
+                    if known is None or known.entry.digest != entry.digest:
+                        self._drop(version)
+                        known = await self._start(version, entry)
+                except LoadFailed:
+                    continue  # it has been told
+                sockets[version] = str(known.socket)
         return sockets
+
+    def quarantined(self, model: str) -> dict[str, str]:
+        """Return, by version, why the workers of a model are not started any more."""
+        return {
+            version: worker.quarantined
+            for version, worker in self._workers.items()
+            if worker.quarantined and worker.entry.model == model
+        }
+
+    async def pardon(self, version: str) -> str:
+        """Start a worker for a quarantined version once more; return its socket. Raises LoadFailed.
+
+        Nothing is held against it: three more losses take it out again.
+        """
+        entry = self._workers[version].entry
+        self._drop(version)
+        return str((await self._start(version, entry)).socket)
 
     def release(self, held: Collection[VersionEntry]) -> None:
         """Stop the workers of versions that are no longer held."""
@@ -135,14 +160,14 @@ class Workers:
         await supervisor.stop(_GRACE_S)
         self._leaving.discard(supervisor)
 
-    async def _start(self, version: str, entry: VersionEntry) -> _Worker | None:
+    async def _start(self, version: str, entry: VersionEntry) -> _Worker:
         # Short names: a socket's path has little room. One that is stopping keeps its own until it is gone.
         socket = self._sockets / f"{next(self._numbers)}.sock"
         try:
             source = await asyncio.to_thread(self._source, version, entry, socket)
         except LoadFailed as error:
-            self._on_gone(version, str(error))
-            return None
+            self._on_gone(WorkerGone(version, str(error)))
+            raise
         supervisor = WorkerSupervisor(
             source,
             str(entry.runtime),
@@ -189,13 +214,15 @@ class Workers:
         if state is SupervisorState.LOST and worker is not None and worker.supervisor is supervisor:
             worker.loss = _Loss(reason, supervisor.pause_s, clock.monotonic_s())
         if state is SupervisorState.FAILED:
-            self._on_gone(version, reason)
+            self._on_gone(WorkerGone(version, reason))
 
     def _quarantine(self, version: str) -> None:
-        reason = f"quarantined: {LOSSES} losses of its worker within {WITHIN_S:.0f} s with calls in flight"
+        reason = quarantine_reason(f"its worker was lost {LOSSES} times within {WITHIN_S:.0f} s with calls in flight")
         _log.error("%s: %s", version, reason)
-        self._workers[version].supervisor.quarantine(reason)
-        self._on_gone(version, reason)
+        worker = self._workers[version]
+        worker.quarantined = reason
+        worker.supervisor.quarantine(reason)
+        self._on_gone(WorkerGone(version, reason, quarantined=True))
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -25,7 +25,7 @@ from gateway.parent.messages import (
 from gateway.routing.router import Router
 from gateway.routing.table import Slices, compiled
 from gateway.serving.pool import Pool
-from gateway.serving.served_version import ServedVersion
+from gateway.serving.served_version import Failure, ServedVersion
 from gateway.serving.stages import Stage
 from turnout.core import errors
 from turnout.core.errors import DeadlineExceeded, ErrorCode, Internal, TurnoutError
@@ -82,8 +82,8 @@ class Follower:
                 await self._prepare(message)
             case Commit(generation):
                 await self._commit(generation)
-            case WorkerGone(version, reason):
-                self._pool.fail(version, reason)
+            case WorkerGone(version, reason, quarantined):
+                self._pool.fail(version, Failure(reason, quarantined))
             case MachineReady():
                 self.machine_ready = True
             case Drain():
@@ -121,8 +121,11 @@ class Follower:
             self._cannot_obey(message.generation, f"the snapshot cannot be read: {error}")
             return
         slices = Slices()
+        problems = {
+            version: Failure(reason, version in message.quarantined) for version, reason in message.problems.items()
+        }
         for entry in sorted(snapshot.versions, key=lambda entry: str(entry.ref) in message.alone):
-            self._pool.hold((entry,), message.directories, message.sockets, message.problems, message.alone)
+            self._pool.hold((entry,), message.directories, message.sockets, problems, message.alone)
             await slices.cut()
         kept = [known for known in self._prepared if known.generation != snapshot.generation]
         self._prepared = [*kept, snapshot][-_PREPARED_AT_ONCE:]

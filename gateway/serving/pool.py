@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.observe.metrics import Metrics
-from gateway.serving.served_version import ServedVersion
+from gateway.serving.served_version import Failure, ServedVersion
 from gateway.serving.turns import Turns
 from turnout.core.snapshot import VersionEntry
 
@@ -33,7 +33,7 @@ class Pool:
         self._turns = Turns(LOADS_AT_ONCE)
         self._begun: set[ServedVersion] = set()
         self._listeners: list[Callable[[ServedVersion], None]] = []
-        self._gone: dict[str, str] = {}
+        self._gone: dict[str, Failure] = {}
         self._leaving: set[ServedVersion] = set()
 
     def watch(self, listener: Callable[[ServedVersion], None]) -> None:
@@ -57,12 +57,13 @@ class Pool:
         entries: Iterable[VersionEntry],
         directories: Mapping[str, str],
         sockets: Mapping[str, str],
-        problems: Mapping[str, str],
+        problems: Mapping[str, Failure],
         alone: Collection[str] = (),
     ) -> None:
         """Start to load what is not here yet; returns at once. An entry without a directory fails for its problem.
 
-        While one of those in `alone` loads, no other does in this process.
+        One whose socket is another than before has a new worker, and is loaded anew. While one of those in `alone`
+        loads, no other does in this process.
         """
         for entry in entries:
             key = str(entry.ref)
@@ -71,6 +72,7 @@ class Pool:
                 served is not None
                 and served.entry.digest == entry.digest
                 and (served.has_files or key not in directories)
+                and sockets.get(key, str(served.socket)) == str(served.socket)
             ):
                 served.adopt(entry)
                 continue
@@ -80,20 +82,20 @@ class Pool:
                 socket = Path(sockets[key]) if key in sockets else None
                 self._load(entry, Path(directories[key]), socket, alone=key in alone)
             else:
-                self._add(entry).lack_files(problems.get(key, "its files are not here"))
+                self._add(entry).lack_files(problems.get(key, Failure("its files are not here")))
 
     def keep(self, keys: Collection[str]) -> None:
         """Unload, once drained, all that is not among `keys`; returns at once."""
         for served in [served for key, served in self._served.items() if key not in keys]:
             self._unload(served)
 
-    def fail(self, key: str, reason: str) -> None:
+    def fail(self, key: str, failure: Failure) -> None:
         """Take a version out of rotation for good; one that is not held yet fails as soon as it is."""
         served = self._served.get(key)
         if served is None:
-            self._gone[key] = reason
+            self._gone[key] = failure
         else:
-            self._background(self._fail(served, reason))
+            self._background(self._fail(served, failure))
 
     async def close(self) -> None:
         """Unload everything, once nothing is in flight."""
@@ -103,6 +105,7 @@ class Pool:
 
     def _load(self, entry: VersionEntry, directory: Path, socket: Path | None, *, alone: bool) -> None:
         served = self._add(entry)
+        served.socket = socket
         task = asyncio.create_task(self._load_in_turn(served, directory, socket, alone=alone))
         self._loads[served] = task
         task.add_done_callback(lambda _: self._loads.pop(served, None))
@@ -149,9 +152,9 @@ class Pool:
         await served.unload()
         self._leaving.discard(served)
 
-    async def _fail(self, served: ServedVersion, reason: str) -> None:
+    async def _fail(self, served: ServedVersion, failure: Failure) -> None:
         await self._stop_loading(served)
-        await served.fail(reason)
+        await served.fail(failure)
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

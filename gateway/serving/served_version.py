@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from adapters.interface import LoadFailed, WatchedModel
 from gateway.observe.metrics import Metrics
@@ -20,6 +20,13 @@ from turnout.core.snapshot import VersionEntry
 from turnout.core.tensor import Tensor, TensorMap
 
 _LOG: Final = logging.getLogger(__name__)
+
+
+class Failure(NamedTuple):
+    """Why a version is not served; `quarantined`: because processes died of it, until somebody asks for a load."""
+
+    reason: str
+    quarantined: bool = False
 
 
 class ServedVersion:
@@ -38,6 +45,8 @@ class ServedVersion:
         self.load_seconds = 0.0
         self.crashed_calls = 0
         self.has_files = True
+        self.quarantined = False
+        self.socket: Path | None = None
         self._all_metrics = metrics
         self._on_change = on_change
         self._admission = Admission(entry.limits.in_flight, entry.limits.queue_rows)
@@ -60,6 +69,7 @@ class ServedVersion:
             properties=dict(self.engine.model.properties) if self.engine else {},
             load_seconds=self.load_seconds,
             crashed_calls=self.crashed_calls,
+            quarantined=self.quarantined,
         )
 
     async def load(self, directory: Path, socket: Path | None, scratch: Path) -> None:
@@ -75,7 +85,7 @@ class ServedVersion:
             await warm(self.engine, await replay_golden(self.engine, self.entry, directory))
         except (Exception, SystemExit) as error:  # noqa: BLE001  a model that breaks must not take the gateway along
             if self.stage in (Stage.LOADING, Stage.WARMING):  # else its worker died meanwhile: it may come back
-                await self.fail(self._told(error))
+                await self.fail(Failure(self._told(error)))
             return
         if self.stage is Stage.WARMING:
             self._loaded_in(monotonic_s() - started_s)
@@ -136,17 +146,19 @@ class ServedVersion:
         self._admission.rebound(entry.limits.in_flight, entry.limits.queue_rows)
         self._bind_predicted()
 
-    async def fail(self, reason: str) -> None:
+    async def fail(self, failure: Failure) -> None:
         """Leave rotation for good, and let the model go. Does nothing to a version that failed or is leaving."""
         if self.stage in (Stage.FAILED, Stage.DRAINING, Stage.UNLOADED):
             return
-        self._become(Stage.FAILED, reason)
+        self.quarantined = failure.quarantined
+        self._become(Stage.FAILED, failure.reason)
         await self._close()
 
-    def lack_files(self, reason: str) -> None:
+    def lack_files(self, failure: Failure) -> None:
         """Fail before the load: the version's files are not on this machine; they may come with a later snapshot."""
         self.has_files = False
-        self._become(Stage.FAILED, reason)
+        self.quarantined = failure.quarantined
+        self._become(Stage.FAILED, failure.reason)
 
     async def unload(self) -> None:
         """Finish what was begun, then let the model go. Its load must have come to an end."""
@@ -224,7 +236,7 @@ class ServedVersion:
         except NotReady:
             return  # lost again; the next worker gets its turn
         except Exception as error:  # noqa: BLE001  as in `load`
-            await self.fail(self._told(error))
+            await self.fail(Failure(self._told(error)))
             return
         if self.stage is Stage.LOST:
             self._loaded_in(monotonic_s() - started_s)

@@ -1,4 +1,4 @@
-"""Versions that end the gateway process while they load: they are taken out, and all others serve."""
+"""Versions that processes die of, of a load or of calls: they are taken out, and all others serve."""
 
 import httpx
 import joblib
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyRegressor
 
-from bench.versions import write_onnx, write_routes, write_sklearn
+from bench.versions import write_onnx, write_python, write_routes, write_sklearn
 from tests.waiting import eventually
 
 # One process after the other imports scikit-learn, which takes long on a busy machine.
@@ -59,8 +59,8 @@ def test_a_version_whose_load_ends_the_process_is_taken_out_until_it_is_loaded_a
     _write(folder / "deadly", EXITS, tmp_path / "saved")
     write_sklearn(folder / "good", 5.0)
     server = serve(folder, **bytecode)
-    assert "the process died 3 times while loading it; load it again to retry" in server.logged(
-        "deadly@1: quarantined", WITHIN_S
+    assert "the process died 3 times while loading it; load it again, or start Turnout again, to retry" in (
+        server.logged("deadly@1: quarantined", WITHIN_S)
     )
     server.ready(WITHIN_S)
     eventually(lambda: _states(server) == {"deadly@1": "failed", "good@1": "ready", "one@1": "ready"}, WITHIN_S)
@@ -86,5 +86,28 @@ def test_a_route_is_not_led_to_a_version_that_ends_processes(serve, folder, tmp_
     server.logged("two@2: quarantined", WITHIN_S)
     eventually(lambda: _states(server) == {"one@1": "ready", "two@1": "ready", "two@2": "failed"}, WITHIN_S)
     assert server.predict("two").headers["turnout-version"] == "two@1"
-    assert "two@2 cannot be served: the process died 3 times" in server.logged("two@2 cannot be served", WITHIN_S)
+    assert "two@2 cannot be served: quarantined: the process died 3 times" in server.logged(
+        "two@2 cannot be served", WITHIN_S
+    )
+    assert server.end() == 0
+
+
+def test_a_version_whose_worker_dies_of_calls_is_taken_out_until_it_is_loaded_again(serve, folder, tmp_path):
+    """It fails with the reason and what lifts that; a repository load starts another worker, and it answers."""
+    write_python(folder / "py", 3.0)
+    code, deadly = folder / "py" / "constant_model.py", tmp_path / "deadly"
+    ends = f"__import__('os').path.exists({str(deadly)!r}) and __import__('os')._exit(3)"
+    code.write_text(code.read_text().replace("return", f"{ends}\n        return"))
+    server = serve(folder).ready()
+    deadly.touch()
+    eventually(lambda: (server.predict("py").status_code, _states(server)["py@1"])[1] == "failed", WITHIN_S)
+    assert (
+        "its worker was lost 3 times within 60 s with calls in flight; load it again, or start Turnout again, to retry"
+    ) in server.logged("py@1: quarantined", WITHIN_S)
+    assert server.predict("one").status_code == 200
+    deadly.unlink()
+    loaded = httpx.post(f"http://{server.http}/v2/repository/models/py/load", json={}, timeout=WITHIN_S)
+    assert loaded.status_code == 200, loaded.text
+    assert _states(server)["py@1"] == "ready"
+    assert server.predict("py").status_code == 200
     assert server.end() == 0

@@ -24,7 +24,8 @@ class VersionState(enum.StrEnum):
 class VersionReport(msgspec.Struct, frozen=True):
     """One version: `signature` is the presented one, known once it is ready.
 
-    `crashed_calls`: calls that were in flight when its worker was last lost.
+    `crashed_calls`: calls that were in flight when its worker was last lost. `quarantined`: it failed because processes
+    died of it, and no load is tried until somebody asks for one.
     """
 
     state: VersionState
@@ -33,6 +34,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     properties: dict[str, str] = {}
     load_seconds: float = 0.0
     crashed_calls: int = 0
+    quarantined: bool = False
 
 
 class GatewayReport(msgspec.Struct, frozen=True):

@@ -143,3 +143,11 @@ def test_a_machine_without_models_is_ready_only_if_that_is_allowed():
     empty = Snapshot("r", 1, 1)
     assert _ready_reason(empty, {}) == "no route has a champion that is ready"
     assert _ready_reason(empty, {}, allow_empty=True) == ""
+
+
+def test_a_failure_of_its_own_goes_before_a_quarantine_that_may_be_over():
+    """After a repository load one process may still repeat why the version was out, when another knows better."""
+    before = VersionReport(VersionState.FAILED, "quarantined: before", quarantined=True)
+    own = VersionReport(VersionState.FAILED, "golden is off")
+    assert merge([{"m@1": before}, {"m@1": own}])["m@1"] == own
+    assert merge([{"m@1": before}, {"m@1": VersionReport(VersionState.READY)}])["m@1"] == before

@@ -192,8 +192,8 @@ async def test_later_processes_hear_what_the_first_were_told(tmp_path):
     async with _fleet(tmp_path, 1) as fleet:
         await _served(fleet, 1)
         fleet.tell_ready()
-        fleet.tell_gone("m@1", "quarantined")
-        fleet.tell_gone("m@2", "no JDK")
+        fleet.tell_gone(WorkerGone("m@1", "quarantined"))
+        fleet.tell_gone(WorkerGone("m@2", "no JDK"))
         fleet.forget_gone("m@2")
         fleet.started[0].kill("by the test")
         await eventually_async(lambda: len(fleet.started) == 2)
@@ -266,7 +266,7 @@ async def test_a_version_that_processes_die_of_loading_is_refused(tmp_path, at_o
             process.kill("by the model")
         process = await _next(fleet, 4)
         assert process.prepared.directories == {}
-        assert process.prepared.problems == {"m@1": "the process died 3 times while loading it; load it again to retry"}
+        assert list(process.prepared.problems) == process.prepared.quarantined == ["m@1"]
         assert "m@1: quarantined: the process died 3 times" in caplog.text
         assert "ended with status -9 while it loaded m@1" in caplog.text
 
@@ -312,6 +312,16 @@ async def test_a_pardon_has_the_version_loaded_once_more(tmp_path, at_once):
         process.says(Loads(DIGEST))
         process.kill("by the model")
         assert (await _next(fleet, 5)).prepared.directories == {}
+
+
+async def test_a_new_worker_is_told_to_all_processes(tmp_path):
+    """Those in service hear of its socket at once."""
+    async with _fleet(tmp_path, 1) as fleet:
+        await _served(fleet, 1)
+        fleet.serving.prepare.sockets["m@1"] = "/sockets/old"
+        for version, socket in (("other@1", "/sockets/other"), ("m@1", "/sockets/new")):
+            fleet.reconnect(version, socket)
+        assert fleet.started[0].prepared.sockets == {"m@1": "/sockets/new"}
 
 
 async def test_a_retry_is_made_by_one_process_and_then_by_all(tmp_path, at_once):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from adapters.interface import LoadFailed
 from gateway.parent import last_good
 from gateway.parent.control_client import Offer
 from gateway.parent.fetch import FetchFailed
@@ -40,13 +41,29 @@ class FakeFiles:
 
 
 class FakeWorkers:
-    """Starts nothing."""
+    """Starts nothing; `out` are quarantined until they are pardoned."""
 
     released: tuple = ()
 
+    def __init__(self):
+        self.out = {}
+        self.failure = ""
+        self.sockets = {}
+
     async def hold(self, entries):
         """Hold."""
-        return {}
+        return dict(self.sockets)
+
+    def quarantined(self, model):
+        """Tell."""
+        return {version: reason for version, reason in self.out.items() if version.startswith(f"{model}@")}
+
+    async def pardon(self, version):
+        """Pardon."""
+        del self.out[version]
+        if self.failure:
+            raise LoadFailed(self.failure)
+        return "/sockets/new"
 
     def release(self, held):
         """Release."""
@@ -285,7 +302,7 @@ async def test_bytes_stay_while_the_newer_snapshot_cannot_be_kept(parts, caplog)
     assert (machine._files.kept, last_good.read(state.last_good)[0].generation) == (["b@1"], 2)
 
 
-QUARANTINED = "the process died 3 times while loading it; load it again to retry"
+QUARANTINED = VersionReport(VersionState.FAILED, "quarantined: the process died 3 times", quarantined=True)
 
 
 async def test_a_retry_that_ends_a_process_again_is_answered(parts):
@@ -294,11 +311,11 @@ async def test_a_retry_that_ends_a_process_again_is_answered(parts):
     await machine.take(_offer(1, "a"))
     for _ in range(3):
         fleet._suspect({"a@1": "sha256:a"})
-    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, QUARANTINED)})
+    fleet.processes[0].report = Report(1, 1, {"a@1": QUARANTINED})
     retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
     fleet._suspect({"a@1": "sha256:a"})
-    assert "a@1 cannot be served: the process died 4 times" in await asyncio.wait_for(retrying, 10)
+    assert "a@1 cannot be served: quarantined: the process died 4 times" in await asyncio.wait_for(retrying, 10)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +331,7 @@ async def test_a_retry_waits_for_its_outcome(parts, outcome, told):
     await machine.take(_offer(1, "a"))
     for _ in range(3):
         fleet._suspect({"a@1": "sha256:a"})
-    fleet.processes[0].report = Report(1, 1, {"a@1": VersionReport(VersionState.FAILED, QUARANTINED)})
+    fleet.processes[0].report = Report(1, 1, {"a@1": QUARANTINED})
     retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
     _report(fleet, 1, a=VersionState.LOADING)
@@ -322,6 +339,42 @@ async def test_a_retry_waits_for_its_outcome(parts, outcome, told):
     assert not retrying.done()
     fleet.processes[0].report = Report(1, 1, {"a@1": outcome})
     assert await asyncio.wait_for(retrying, 10) == told
+
+
+async def _retried_worker(parts):
+    machine, fleet, _, _ = parts
+    machine._workers.sockets = {"a@1": "/sockets/old"}
+    await machine.take(_offer(1, "a"))
+    fleet.processes[0].report = Report(1, 1, {"a@1": QUARANTINED})
+    machine._workers.out = {"a@1": "quarantined: its worker was lost 3 times"}
+    return asyncio.create_task(machine.retry("a", fleet.processes[0]))
+
+
+async def test_a_retry_gives_a_quarantined_worker_another_chance(parts):
+    """Processes are led to its new socket; who asked hears when they serve it."""
+    machine, fleet, _, _ = parts
+    retrying = await _retried_worker(parts)
+    await eventually_async(lambda: fleet.processes[0].prepared.sockets == {"a@1": "/sockets/new"})
+    assert not retrying.done()
+    _report(fleet, 1, a=VersionState.READY)
+    assert await asyncio.wait_for(retrying, 10) == ""
+    assert machine._workers.out == {}
+
+
+async def test_a_retry_whose_worker_is_quarantined_again_is_answered(parts):
+    """With the reason, though the processes only repeat what they were told before."""
+    machine, fleet, _, _ = parts
+    retrying = await _retried_worker(parts)
+    await eventually_async(lambda: fleet.processes[0].prepared.sockets == {"a@1": "/sockets/new"})
+    machine._workers.out = {"a@1": "quarantined: again"}
+    assert await asyncio.wait_for(retrying, 10) == "a@1 cannot be served: quarantined: again"
+
+
+async def test_a_retry_whose_worker_cannot_be_started_is_answered(parts):
+    """At once, with the reason."""
+    machine, _, _, _ = parts
+    machine._workers.failure = "golden.json: cannot be read"
+    assert await (await _retried_worker(parts)) == "a cannot be served: golden.json: cannot be read"
 
 
 async def test_there_is_nothing_to_retry_without_a_quarantine(parts):

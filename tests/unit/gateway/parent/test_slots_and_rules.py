@@ -61,7 +61,8 @@ def test_a_version_that_was_loading_alone_is_quarantined_at_the_third_death():
     """The reason says how often, and how to try again."""
     suspects = Suspects()
     assert [suspects.died(A) for _ in range(DEATHS_LOADING)] == [[], [], ["a@1"]]
-    reason = "the process died 3 times while loading it; load it again to retry"
+    why = "quarantined: the process died 3 times while loading it"
+    reason = why + "; load it again, or start Turnout again, to retry"
     assert suspects.refused(BOTH) == {"a@1": reason}
     assert suspects.alone(BOTH) == []
 

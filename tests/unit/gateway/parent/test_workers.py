@@ -5,11 +5,13 @@ from typing import ClassVar
 
 import pytest
 
+from adapters.interface import LoadFailed
 from adapters.worker.supervisor import SupervisorState
 from gateway.observe.exposition import render
 from gateway.observe.metrics import Metrics
 from gateway.parent import workers as workers_module
 from gateway.parent.fetch import VersionFiles
+from gateway.parent.messages import WorkerGone
 from gateway.parent.workers import Workers
 from tests.waiting import eventually_async
 from turnout.core.manifest import Runtime
@@ -18,6 +20,10 @@ from turnout.core.snapshot import VersionEntry
 
 LOST = {"m@1": VersionReport(VersionState.LOST, "killed", crashed_calls=2)}
 READY = {"m@1": VersionReport(VersionState.READY)}
+QUARANTINED = (
+    "quarantined: its worker was lost 3 times within 60 s with calls in flight; "
+    "load it again, or start Turnout again, to retry"
+)
 
 
 class FakeSupervisor:
@@ -67,7 +73,7 @@ async def workers(tmp_path, made, gone):
     """Return the workers of a machine in an empty folder."""
     metrics = Metrics(tmp_path, "parent")
     files = VersionFiles(tmp_path, None)
-    yield Workers(files, tmp_path, tmp_path, metrics, lambda *told: gone.append(told), gone.append)
+    yield Workers(files, tmp_path, tmp_path, metrics, gone.append, gone.append)
     metrics.close()
 
 
@@ -109,9 +115,9 @@ async def test_a_worker_that_will_not_come_is_told_with_its_reason(workers, made
     await workers.hold([_entry()])
     made[0].on_state(SupervisorState.FAILED, "no JDK found")
     assert await workers.hold([_entry(number=2, golden="golden.json")]) == {}
-    assert gone[0] == ("m@1", "no JDK found")
-    assert gone[1][0] == "m@2"
-    assert "golden.json: cannot be read" in gone[1][1]
+    assert gone[0] == WorkerGone("m@1", "no JDK found")
+    assert gone[1].version == "m@2"
+    assert "golden.json: cannot be read" in gone[1].reason
 
 
 async def test_restarts_are_counted(workers, made, tmp_path):
@@ -160,8 +166,10 @@ async def test_three_losses_under_calls_quarantine_a_version(workers, made, gone
         workers.watch({1: LOST, 2: LOST})
         now_s += 10
         workers.watch({1: READY, 2: READY})
-    assert made[0].quarantined.startswith("quarantined: 3 losses")
-    assert gone == [("m@1", made[0].quarantined)]
+    assert made[0].quarantined == QUARANTINED
+    assert gone == [WorkerGone("m@1", QUARANTINED, quarantined=True)]
+    assert workers.quarantined("m") == {"m@1": QUARANTINED}
+    assert workers.quarantined("other") == {}
 
 
 async def test_losses_during_the_rehearsal_count_too(workers, made, monkeypatch):
@@ -175,7 +183,37 @@ async def test_losses_during_the_rehearsal_count_too(workers, made, monkeypatch)
         workers.watch({1: LOST})
         now_s += 1
         workers.watch({1: rehearsed})
-    assert made[0].quarantined.startswith("quarantined: 3 losses")
+    assert made[0].quarantined == QUARANTINED
+
+
+async def test_a_pardoned_version_gets_another_worker(workers, made, gone, monkeypatch):
+    """It comes on another socket, nothing is held against it, and what processes were told is taken back."""
+    now_s = 100.0
+    monkeypatch.setattr(workers_module.clock, "monotonic_s", lambda: now_s)
+    first = await workers.hold([_entry()])
+    for _ in range(3):
+        workers.watch({1: LOST})
+        now_s += 1
+        workers.watch({1: READY})
+    socket = await workers.pardon("m@1")
+    assert workers.quarantined("m") == {}
+    assert gone[1:] == ["m@1"]
+    assert await workers.hold([_entry()]) == {"m@1": socket} != first
+    for _ in range(2):
+        workers.watch({1: LOST})
+        now_s += 1
+        workers.watch({1: READY})
+    assert [one.quarantined for one in made] == [QUARANTINED, ""]
+
+
+async def test_a_pardon_that_cannot_start_a_worker_says_why(workers, made, gone):
+    """Who asked for the load hears it, and so do the processes."""
+    await workers.hold([_entry()])
+    workers._workers["m@1"].entry = _entry(golden="gone.json")
+    with pytest.raises(LoadFailed, match=r"gone.json: cannot be read"):
+        await workers.pardon("m@1")
+    assert "gone.json: cannot be read" in gone[-1].reason
+    assert not gone[-1].quarantined
 
 
 async def test_a_loss_without_calls_in_flight_is_no_reason(workers, made):

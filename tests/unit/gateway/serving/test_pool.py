@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.serving.pool import LOADS_AT_ONCE
+from gateway.serving.served_version import Failure
 from gateway.serving.stages import Stage
 from tests.fakes import FakeModel, Gate, entry, request, route
 from tests.waiting import eventually_async
@@ -143,6 +144,23 @@ async def test_unloading_stops_a_load_under_way(plane):
     assert plane.states() == {}
 
 
+async def test_version_with_another_worker_is_loaded_anew(plane):
+    """A version that was taken out for its worker comes back with the next one; told the same again, it stays."""
+    first, second = FakeModel(), FakeModel()
+    plane.models["m@1"] = first
+    await plane.follow([entry("m@1", runtime=Runtime.PYTHON)], [route("m", "m@1")], sockets={"m@1": "/sockets/0"})
+    await plane.follow([entry("m@1", runtime=Runtime.PYTHON)], [route("m", "m@1")], sockets={"m@1": "/sockets/0"})
+    plane.pool.fail("m@1", Failure("quarantined: 3 losses", quarantined=True))
+    await eventually_async(lambda: plane.states() == {"m@1": "failed"})
+    assert first.closed == 1
+    plane.models["m@1"] = second
+    await plane.follow([entry("m@1", runtime=Runtime.PYTHON)], [route("m", "m@1")], sockets={"m@1": "/sockets/1"})
+    await eventually_async(lambda: plane.states() == {"m@1": "ready"})
+    assert not plane.report.versions["m@1"].quarantined
+    assert (await plane.predict(request())).version.number == 1
+    assert (first.closed, second.closed) == (1, 0)
+
+
 async def test_worker_that_never_comes_fails_its_version(plane):
     """The parent may say that a worker will not come before, while or after the version is prepared."""
     entered = asyncio.Event()
@@ -152,11 +170,11 @@ async def test_worker_that_never_comes_fails_its_version(plane):
         await asyncio.Event().wait()
 
     plane.models.update({"early@1": waits_for_worker, "late@1": waits_for_worker})
-    plane.pool.fail("early@1", "no JDK")
+    plane.pool.fail("early@1", Failure("no JDK"))
     await plane.prepare([entry("early@1"), entry("late@1")])
     await eventually_async(lambda: plane.states().get("early@1") == "failed")
     await entered.wait()
-    plane.pool.fail("late@1", "no JDK either")
+    plane.pool.fail("late@1", Failure("no JDK either"))
     await eventually_async(lambda: plane.states() == {"early@1": "failed", "late@1": "failed"})
     assert plane.report.versions["early@1"].reason == "no JDK"
     assert plane.report.versions["late@1"].reason == "no JDK either"

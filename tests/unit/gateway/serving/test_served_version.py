@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adapters.interface import LoadFailed
+from gateway.serving.served_version import Failure
 from gateway.serving.stages import Stage
 from tests.fakes import SIGNATURE, FakeModel, Gate, WatchedFake, entry, numbers, raising, request, route, scored
 from tests.waiting import eventually_async
@@ -265,11 +266,12 @@ async def test_quarantined_version_fails(plane):
     model = WatchedFake()
     await plane.serve({"m@1": model}, route("m", "m@1"))
     model.lost("gone", 3)
-    plane.pool.fail("m@1", "quarantined: 3 losses")
+    plane.pool.fail("m@1", Failure("quarantined: 3 losses", quarantined=True))
     await eventually_async(lambda: model.closed == 1)
     assert plane.states() == {"m@1": "failed"}
     model.back()
-    assert plane.report.versions["m@1"].reason == "quarantined: 3 losses"
+    report = plane.report.versions["m@1"]
+    assert (report.reason, report.quarantined) == ("quarantined: 3 losses", True)
 
 
 async def test_warm_up_without_golden_file_uses_zeros(plane):
