@@ -59,6 +59,8 @@ it was filled slowly), and nobody has a file of it open for writing, as far as t
 of our own user, and to root. A copy that may pause for several seconds is best made beside it under a name that begins
 with `.`, and renamed.
 
+What `golden` names is described in [golden.json](golden.md).
+
 {_SPECS}
 """
 
