@@ -8,11 +8,21 @@ from typing import Final
 from turnout.control.config import ControlConfig
 from turnout.control.metrics import ControlMetrics
 from turnout.control.publish.blobs import BlobFolder
-from turnout.control.publish.change import is_loaded, is_obeyed, load_failure
+from turnout.control.publish.change import CHANGED, is_loaded, is_obeyed, load_failure
 from turnout.control.publish.importer import Importer
 from turnout.control.publish.publisher import Publisher
 from turnout.control.publish.routes_file import DeclaredRoute, read_routes
-from turnout.control.publish.state import Declared, Dropped, Imported, Refusal, Reported, State, Times, Unloaded
+from turnout.control.publish.state import (
+    Compared,
+    Declared,
+    Dropped,
+    Imported,
+    Refusal,
+    Reported,
+    State,
+    Times,
+    Unloaded,
+)
 from turnout.control.publish.tree import STILL_WRITTEN
 from turnout.control.publish.watch import Look, Watch
 from turnout.control.registry.interface import NotRecorded, Registry
@@ -166,6 +176,8 @@ class ControlPlane:
             self._drop(Refusal(ROUTES_FILE, 1, "is not UTF-8"))
             return
         await self._bring(routes)
+        if not first:
+            await self._compare(routes)
         self.publisher.apply(Declared(routes, ROUTES_FILE))
 
     async def _bring(self, routes: tuple[DeclaredRoute, ...]) -> None:
@@ -177,6 +189,20 @@ class ControlPlane:
                 self.publisher.note(await self._importer.read_models(unknown))
             except (OSError, NotRecorded) as error:
                 _log.error("folders of %s cannot be read: %s", ", ".join(sorted(unknown)), error)
+
+    async def _compare(self, routes: tuple[DeclaredRoute, ...]) -> None:
+        """Say which named versions have other bytes in FOLDER now than were imported: the imported ones go on."""
+        if self._importer is None:
+            return
+        named = {version for route in routes for version in route.versions()}
+        try:
+            changed = await self._importer.compare(named)
+        except OSError as error:
+            _log.error("named versions cannot be compared with their folders: %s", error)
+            return
+        for version in sorted(changed & named):
+            _log.warning("%s: %s; the imported ones are served", version, CHANGED)
+        self.publisher.note(Compared(changed))
 
     def _drop(self, refusal: Refusal) -> None:
         self.publisher.apply(Dropped(refusal))

@@ -78,6 +78,21 @@ def test_a_version_that_fails_to_load_refuses_the_file(start, folder):
     assert control.weights("m") == {"m@2": 10_000}
 
 
+def test_bytes_that_changed_under_a_number_are_told_with_the_refusal(start, folder):
+    """A version that failed and was mended in its folder is still the imported one: the refusal and the log say so."""
+    control = start()
+    gateway = FakeGateway(control)
+    gateway.settle("m", {"m@2": 10_000})
+    gateway.states["m@1"] = VersionReport(VersionState.FAILED, "broken")
+    write(folder / "m" / "1" / "m.onnx", "mended")
+    put_routes(folder, "routes: {m: {champion: 2, weights: {2: 5000, 1: 5000}}}")
+    refused = eventually(lambda: gateway.follow() is False and control.routes()["refused"])
+    assert refused.endswith(
+        "m@1 cannot be served: broken; its bytes changed since it was imported; changed ones need a new number"
+    )
+    assert "m@1: its bytes changed since it was imported" in control.log
+
+
 def test_versions_that_do_not_fit_together_refuse_the_file(start, folder):
     """Unequal outputs are named with the tensor at fault."""
     control = start()
@@ -86,7 +101,10 @@ def test_versions_that_do_not_fit_together_refuse_the_file(start, folder):
     gateway.states["m@1"] = VersionReport(VersionState.READY, signature=OTHER)
     put_routes(folder, "routes:\n  m: {champion: 2, weights: {2: 5000, 1: 5000}}")
     refused = eventually(lambda: not gateway.follow() and control.routes()["refused"])
-    assert refused == "routes.yaml:2: route 'm': m@1 cannot stand behind it: output 'y' is missing"
+    assert refused == (
+        "routes.yaml:2: route 'm': m@1 cannot stand behind it: "
+        "output 'y' is missing; output 'z' is not among the route's outputs"
+    )
 
 
 def test_an_in_place_write_and_a_swapped_link_are_seen(start, folder):

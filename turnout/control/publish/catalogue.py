@@ -14,11 +14,15 @@ from turnout.core.snapshot import VersionEntry
 
 
 class Admission(NamedTuple):
-    """What to record, which numbers of the model now stand in FOLDER, and problems by folder or `model@number`."""
+    """What to record, which numbers of the model now stand in FOLDER, and problems by folder or `model@number`.
+
+    `changed` are versions whose numbered folders hold other bytes now than were imported.
+    """
 
     records: tuple[FoundVersion, ...]
     present: tuple[int, ...]
     problems: dict[str, str]
+    changed: frozenset[str] = frozenset()
 
 
 def admit(found: FoundModel, known: Mapping[str, VersionEntry]) -> Admission:
@@ -58,10 +62,12 @@ def _numbered(found: FoundModel, known: Mapping[str, VersionEntry]) -> Admission
         ref = f"{found.model}@{number}"
         problems[f"{found.folder}/{number}" if ref in known else ref] = reason
     records: list[FoundVersion] = []
+    changed: set[str] = set()
     for version in found.versions:
         ref = str(version.entry.ref)
         before = known.get(ref)
         if before is not None and before.digest != version.entry.digest:
+            changed.add(ref)
             problems[f"{found.folder}/{version.entry.number}"] = (
                 f"its bytes changed after {ref} was imported (then {_short(before)}, now {_short(version.entry)}); "
                 f"the imported ones are kept, changed ones need a new number"
@@ -70,7 +76,7 @@ def _numbered(found: FoundModel, known: Mapping[str, VersionEntry]) -> Admission
             records.append(version)
     recorded = {version.entry.number for version in records}
     present = [number for number in found.numbers if number in recorded or f"{found.model}@{number}" in known]
-    return Admission(tuple(records), tuple(present), problems)
+    return Admission(tuple(records), tuple(present), problems, frozenset(changed))
 
 
 def _with_number(version: FoundVersion, number: int) -> FoundVersion:

@@ -21,6 +21,7 @@ from turnout.control.publish.compile import (
 )
 from turnout.control.publish.gateways import Gateway, LiveGateways
 from turnout.control.publish.state import (
+    Compared,
     Declared,
     Dropped,
     Event,
@@ -38,6 +39,7 @@ from turnout.core.signature import Signature
 from turnout.core.snapshot import Route, Snapshot
 
 MAX_GATEWAYS: Final = 1_000
+CHANGED: Final = "its bytes changed since it was imported; changed ones need a new number"
 
 
 class Step(NamedTuple):
@@ -125,15 +127,17 @@ def observe(state: State, event: Event, now_s: float) -> tuple[State, Refusal | 
     changed: dict[str, Any] = {}
     refusal: Refusal | None = None
     match event:
-        case Imported(versions, present, problems, loaded):
-            changed = {"versions": versions, "present": present, "problems": problems}
+        case Imported(versions, present, problems, loaded, other):
+            changed = {"versions": versions, "present": present, "problems": problems, "changed": other}
             changed["unloaded"] = state.unloaded - loaded
+        case Compared(other):
+            changed = {"changed": other}
         case Unloaded(model):
             changed = {"unloaded": state.unloaded | {model}}
         case Declared(routes, source):
             pending = Pending(routes, source, now_s)
             fault = declaration_fault(routes, state.versions, state.problems, _excused(state))
-            refusal = pending.refusal(fault) if fault else None
+            refusal = pending.refusal(_explained(state, fault)) if fault else None
             changed = {"pending": None if fault else pending, "refused": refusal}
         case Dropped(refusal):
             changed = {"pending": None, "refused": refusal}
@@ -208,19 +212,24 @@ def _refusal(
     for name, route in target.items():
         fault = next(signature_faults(route, state.signatures), None)
         if fault:
-            return pending.refusal(fault)
+            return pending.refusal(_explained(state, fault))
         if state.starting:
             continue
         needed = sorted(newly_needed(before.get(name), route), key=VersionRef.parse)
         for version in needed:
             failure = live.failure(version)
             if failure:
-                return pending.refusal(Fault(name, failure, version))
+                return pending.refusal(_explained(state, Fault(name, failure, version)))
         late = live.waiting_for(needed) if now_s - pending.since_s >= state.times.ready_within_s else []
         if late:
             reason = f"{late[0]} is not ready after {state.times.ready_within_s:g} s"
             return pending.refusal(Fault(name, reason if len(live) else f"{reason}: no gateway reports", late[0]))
     return None
+
+
+def _explained(state: State, fault: Fault) -> Fault:
+    """Add to the fault of a version that its folder holds other bytes now: whoever mended them there waits in vain."""
+    return fault._replace(reason=f"{fault.reason}; {CHANGED}") if fault.version in state.changed else fault
 
 
 def _without_misfits(

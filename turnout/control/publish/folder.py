@@ -4,9 +4,10 @@ Every broken folder is a named problem and the others go on. Nothing is taken wh
 gives out no numbers and records nothing: `catalogue.py` does.
 """
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -108,6 +109,10 @@ class _Pending:
         self.manifest = found.manifest
         self.entry = _entry(self.number, found, files)
 
+    def changed_after(self, at_s: float) -> bool:
+        """Tell whether anything in the folder changed after a wall time. Raises FolderProblem."""
+        return any(state.ctime_ns > at_s * 1e9 for state in self._states().values())
+
     def _found(self, boundary: Path, states: dict[Path, Seen]) -> VersionFolder:
         try:
             return read_version(self.path, self.default, boundary)
@@ -144,6 +149,28 @@ def read_folder(
     _read_all(pending, boundary, blobs, patience)
     folders = sorted({version.folder for version in pending})
     return [_model(name, [version for version in pending if version.folder == name]) for name in folders], problems
+
+
+def changed_digests(
+    root: Path, blobs: BlobFolder, patience: Patience, since_s: Mapping[tuple[str, int], float]
+) -> dict[tuple[str, int], str]:
+    """Return the digests that numbered folders, by folder and number, have now where something changed in them.
+
+    `since_s` is when each was read before, wall time: one in which nothing changed since then is not read.
+    Blocks as `read_folder` does. Raises OSError.
+    """
+    boundary = root.resolve(strict=True)
+    pending: list[_Pending] = []
+    for folder in sorted({folder for folder, _ in since_s}):
+        with contextlib.suppress(FolderProblem):
+            versions = _versions_in(boundary / folder, boundary, patience.quiet_s)
+            pending += [
+                version
+                for version in versions
+                if (at_s := since_s.get((folder, version.number))) is not None and version.changed_after(at_s)
+            ]
+    _read_all(pending, boundary, blobs, patience)
+    return {(version.folder, version.number): version.entry.digest for version in pending if version.entry}
 
 
 def _read_all(pending: Iterable[_Pending], boundary: Path, blobs: BlobFolder, patience: Patience) -> None:

@@ -52,7 +52,8 @@ class State(msgspec.Struct, frozen=True):
 
     `present`: model -> numbers that stand in FOLDER; the highest is the newest. `before` are the routes in force:
     those last published or, while `starting`, those of the run before. A start publishes no routes until its versions
-    have been tried; `first_hold_s` is when they were first held. `refused` is why the latest routes file was not taken.
+    have been tried; `first_hold_s` is when they were first held. `changed` versions have other bytes in FOLDER now than
+    those that were imported. `refused` is why the latest routes file was not taken.
     """
 
     registry_id: str
@@ -66,6 +67,7 @@ class State(msgspec.Struct, frozen=True):
     versions: Mapping[str, VersionEntry] = {}
     present: Mapping[str, tuple[int, ...]] = {}
     unloaded: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
     problems: Mapping[str, str] = {}
     since: Mapping[str, int] = {}
     gateways: Mapping[str, Gateway] = {}
@@ -94,12 +96,22 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Imported(NamedTuple):
-    """FOLDER was read: all known versions, what stands there, and problems. `loaded` models serve again."""
+    """FOLDER was read: all known versions, what stands there, and problems. `loaded` models serve again.
+
+    `changed` versions have other bytes there than were imported.
+    """
 
     versions: Mapping[str, VersionEntry]
     present: Mapping[str, tuple[int, ...]]
     problems: Mapping[str, str]
     loaded: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
+
+
+class Compared(NamedTuple):
+    """Versions that a routes file names were compared with FOLDER: these have other bytes there than were imported."""
+
+    changed: frozenset[str]
 
 
 class Unloaded(NamedTuple):
@@ -131,4 +143,4 @@ class Tick(NamedTuple):
     """Time went by."""
 
 
-Event: TypeAlias = Imported | Unloaded | Declared | Dropped | Reported | Tick
+Event: TypeAlias = Imported | Compared | Unloaded | Declared | Dropped | Reported | Tick

@@ -3,9 +3,19 @@
 import msgspec
 import pytest
 
-from turnout.control.publish.change import MAX_GATEWAYS, decide, is_loaded, load_failure
+from turnout.control.publish.change import CHANGED, MAX_GATEWAYS, decide, is_loaded, load_failure
 from turnout.control.publish.routes_file import DeclaredRoute
-from turnout.control.publish.state import Declared, Dropped, Imported, Refusal, Reported, State, Tick, Unloaded
+from turnout.control.publish.state import (
+    Compared,
+    Declared,
+    Dropped,
+    Imported,
+    Refusal,
+    Reported,
+    State,
+    Tick,
+    Unloaded,
+)
 from turnout.core.manifest import Runtime
 from turnout.core.report import GatewayReport, VersionReport, VersionState
 from turnout.core.signature import Signature, TensorSpec
@@ -295,3 +305,14 @@ def test_one_gateway_that_is_not_ready_holds_everybody_back(state):
     else:
         assert step.refusal is None
         assert machine.state.pending is not None
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_refused_version_whose_bytes_changed_is_explained(named):
+    """Who mended a version in place hears why that does not help; others hear nothing of it."""
+    machine = Machine(present=(1, 2)).begun()
+    machine.do(Compared(frozenset({"m@1" if named else "m@3"})))
+    machine.do(Declared((DeclaredRoute("m", "m@2", {"m@2": 9_000, "m@1": 1_000}),), "routes.yaml"))
+    refusal = str(machine.report(v1="failed").refusal)
+    told = "m@1 cannot be served: broken"
+    assert refusal.endswith(f"{told}; {CHANGED}" if named else told)

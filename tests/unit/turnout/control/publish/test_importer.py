@@ -102,3 +102,25 @@ async def test_an_absent_folder_is_an_error(tmp_path, registry):
     importer = Importer(tmp_path / "absent", BlobFolder(tmp_path / "blobs"), registry, 1.0, 0.01)
     with pytest.raises(FileNotFoundError):
         await importer.read_all()
+
+
+async def test_comparing_named_versions_with_their_folders(importer, registry, put):
+    """Bytes or `model.yaml` that changed under a number are told until they are as imported; nothing is taken in."""
+    for number in (1, 2, 3):
+        put(f"m/{number}/m.onnx")
+    put("flat/f.onnx")
+    assert (await importer.read_all()).changed == frozenset()
+    known = dict(registry.versions())
+    put("m/1/m.onnx", "changed")
+    put("m/2/model.yaml", "limits: {in_flight: 1}")  # no part of the digest
+    put("m/3/model.yaml", "cast: {inputs: {x: FP64}}")
+    put("m/4/m.onnx")
+    put("flat/f.onnx", "changed")
+    named = ("m@1", "m@2", "m@3", "m@9", "flat@1", "nobody@1")
+    assert await importer.compare(("m@2",)) == frozenset()
+    assert await importer.compare(named) == {"m@1", "m@3"}
+    assert registry.versions() == known
+    put("m/1/m.onnx")
+    assert await importer.compare(named) == {"m@3"}
+    assert (await importer.read_models({"flat"})).changed == {"m@3"}
+    assert (await importer.read_all()).changed == {"m@3"}
