@@ -62,6 +62,7 @@ class OnnxModel(SyncModel):
         self._outputs = {spec.name: spec.datatype for spec in signature.outputs}
         self._text = tuple(spec.name for spec in signature.inputs if spec.datatype is Datatype.BYTES)
         self._bf16 = tuple(spec.name for spec in signature.inputs if spec.datatype is Datatype.BF16)
+        self._numbers = Datatype.BYTES not in self._outputs.values()
         self._values = Datatype.BF16 in self._outputs.values()
 
     def predict(self, inputs: TensorMap, outputs: Sequence[str]) -> TensorMap:
@@ -78,6 +79,8 @@ class OnnxModel(SyncModel):
         if self._values:
             return self._predict_values(feed, outputs)
         results = self._run(outputs, feed)
+        if self._numbers:
+            return {name: Tensor(self._outputs[name], array) for name, array in zip(outputs, results, strict=True)}
         return {name: _tensor(self._outputs[name], array) for name, array in zip(outputs, results, strict=True)}
 
     def _predict_values(self, feed: dict[str, Any], outputs: Sequence[str]) -> TensorMap:

@@ -56,6 +56,8 @@ def caller_deadline(
     `turnout-deadline-ms` as header or parameter, Triton's `timeout` parameter in microseconds (0 means none), and
     the transport's own seconds left. Raises InvalidInput naming the field.
     """
+    if header_ms is None and transport_s is None and not parameters:
+        return None
     found: list[float] = []
     if header_ms is not None:
         found.append(_milliseconds(f"header {HEADER_DEADLINE_MS}", header_ms) / 1000)

@@ -125,9 +125,10 @@ class DoorProtocol(HttpToolsProtocol):
             self._await_heading()
 
     def on_message_begin(self) -> None:
-        """Begin a heading."""
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
+        """Begin a heading; what only the ASGI callable needs is made once it is to serve the request."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._asked = True
         self._phase = Phase.HEADING
         self._begun += 1
@@ -152,6 +153,10 @@ class DoorProtocol(HttpToolsProtocol):
             if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 self._reason = InvalidInput("header transfer-encoding: only chunked is read here")
                 raise _Unreadable
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expect
+        cast("dict[str, Any]", self.scope).update(headers=headers, extensions=self._extensions)
         super().on_headers_complete()
         self.headers = []  # what comes now is behind the body: it must not change what the request said
 

@@ -75,7 +75,7 @@ def fit(spec: TensorSpec, tensor: Tensor) -> Tensor:
     if tensor.datatype is not spec.datatype:
         raise InvalidInput(f"tensor '{spec.name}': datatype must be {spec.datatype}, got {tensor.datatype}")
     shape = tensor.shape
-    if shape == spec.shape:
+    if shape == spec.shape or (spec.shape[:1] == (-1,) and shape[1:] == spec.shape[1:] and shape):
         return tensor
     if len(shape) != len(spec.shape):
         if len(spec.shape) == 1 and len(shape) == 2 and shape[1] == 1:
