@@ -97,7 +97,7 @@ class ServedVersion:
         engine = self._serving_engine()
         if not self._admission.has_place:
             return None
-        if call.deadline.passed:
+        if call.deadline.at_s <= monotonic_s():
             raise DeadlineExceeded("the deadline passed before the model started")
         try:
             outputs = engine.predict_now(inputs, wanted, call, rows)
