@@ -11,7 +11,7 @@ from turnout.cli.output import CommandFailed, Output, OutputOption, print_json
 from turnout.configuration import read_settings
 from turnout.control.publish.routes_file import read_routes
 from turnout.control.publish.tree import FolderProblem
-from turnout.control.publish.version_folder import MANIFEST, read_manifest
+from turnout.control.publish.version_folder import MANIFEST, check_manifest
 from turnout.core.document import DocumentError
 
 
@@ -27,8 +27,10 @@ _BY_NAME: Final[Mapping[str, Kind]] = {"routes.yaml": Kind.ROUTES, MANIFEST: Kin
 _READERS: Final[Mapping[Kind, Callable[[Path], object]]] = {
     Kind.TURNOUT: read_settings,
     Kind.ROUTES: lambda file: read_routes(file.read_text(encoding="utf-8"), file.name),
-    Kind.MODEL: read_manifest,
+    Kind.MODEL: check_manifest,
 }
+_ROUTES_KEY: Final = "unknown key 'routes'"
+_ROUTES_HINT: Final = "; it was read as turnout.yaml, for a file of routes add --kind routes"
 
 
 def register(app: typer.Typer) -> None:
@@ -46,13 +48,15 @@ def check(
 ) -> None:
     """Check one file: exit 0 when it would be taken, else 1 with line and reason.
 
-    Of routes it tells nothing that only the models can tell: whether their versions exist and fit together.
+    The files that a model.yaml names must be there. Of routes it tells nothing that only the models can tell: whether
+    their versions exist and fit together.
     """
     wanted = kind or _BY_NAME.get(file.name, Kind.TURNOUT)
     try:
         _READERS[wanted](file)
     except (DocumentError, FolderProblem) as error:
-        raise CommandFailed(str(error)) from error
+        hint = _ROUTES_HINT if wanted is Kind.TURNOUT and f": {_ROUTES_KEY}" in str(error) else ""
+        raise CommandFailed(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise CommandFailed(f"{file}: is not UTF-8") from error
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from adapters import catalog
 from turnout.control.publish.tree import FolderProblem, checked, entries, files_below
 from turnout.core.document import Document, DocumentError, parse
-from turnout.core.ids import NAME_RULE, is_name
+from turnout.core.ids import NAME_RULE, is_name, parse_number
 from turnout.core.manifest import OPTIONS, Manifest, Runtime
 from turnout.core.signature import TensorSpec
 
@@ -52,6 +52,43 @@ def read_version(folder: Path, default: Path | None, boundary: Path) -> VersionF
 
 def read_manifest(path: Path) -> Manifest:
     """Return a `model.yaml`. Raises FolderProblem with line and reason."""
+    return _declared(path)[1]
+
+
+def check_manifest(path: Path) -> None:
+    """Read a `model.yaml` and look for the files that it names, in each version that it speaks for.
+
+    Raises FolderProblem with line and reason.
+    """
+    document, manifest = _declared(path)
+    jars = tuple(manifest.options.get("jars", ()))
+    named: list[tuple[tuple[str | int, ...], str, str]] = [
+        (("options", "jars", index), "jar", jar) for index, jar in enumerate(jars)
+    ]
+    named += [((key,), key, name) for key in ("artifact", "golden") if (name := getattr(manifest, key)) is not None]
+    for place in _spoken_for(path.parent):
+        for at, key, name in named:
+            found = place / PurePosixPath(name)
+            if not (found.exists() if key == "artifact" else found.is_file()):
+                where = f"version {place.name}: " if place != path.parent else ""
+                raise FolderProblem(str(document.error(at, f"{where}{key} '{name}' is missing")))
+
+
+def _spoken_for(folder: Path) -> list[Path]:
+    """Return the version folders for which a `model.yaml` in `folder` speaks: those without one of their own."""
+    numbered = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_number(path.name)]
+    return [path for path in numbered if not (path / MANIFEST).exists()] if numbered else [folder]
+
+
+def _is_number(name: str) -> bool:
+    try:
+        parse_number(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _declared(path: Path) -> tuple[Document, Manifest]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
@@ -66,7 +103,7 @@ def read_manifest(path: Path) -> Manifest:
         raise FolderProblem(f"{path.name}: is not UTF-8") from error
     except DocumentError as error:
         raise FolderProblem(str(error)) from error
-    return manifest
+    return document, manifest
 
 
 def is_pipeline(path: Path) -> bool:

@@ -58,7 +58,42 @@ def test_the_kind_can_be_said(tmp_path, capsys):
     path = tmp_path / "canary.yaml"
     path.write_text("routes: {}")
     assert run(capsys, str(path), "--kind", "routes")[0] == 0
-    assert run(capsys, str(path))[0] == 1
+    code, _, err = run(capsys, str(path))
+    assert code == 1
+    assert err.endswith("; it was read as turnout.yaml, for a file of routes add --kind routes\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("runtime: onnx\nartifact: nope.onnx", "model.yaml:2: artifact 'nope.onnx' is missing"),
+        ("artifact: m.onnx\ngolden: golden.json", "model.yaml:2: golden 'golden.json' is missing"),
+        ("runtime: jvm\noptions:\n  jars:\n    - a.jar", "model.yaml:4: jar 'a.jar' is missing"),
+    ],
+)
+def test_files_that_a_model_names_must_be_there(tmp_path, capsys, text, complaint):
+    """A model.yaml is refused where its artifact, golden file or a jar is missing beside it."""
+    path = tmp_path / "model.yaml"
+    path.write_text(text)
+    (tmp_path / "m.onnx").touch()
+    code, out, err = run(capsys, str(path))
+    assert (code, out) == (1, "")
+    assert complaint in err
+    for name in ("nope.onnx", "golden.json", "a.jar"):
+        (tmp_path / name).touch()
+    assert run(capsys, str(path))[0] == 0
+
+
+def test_a_models_default_is_checked_in_its_versions(tmp_path, capsys):
+    """A model.yaml above numbered folders speaks for those that have none of their own."""
+    path = tmp_path / "model.yaml"
+    path.write_text("artifact: m.onnx")
+    for name in ("1/m.onnx", "2/other.onnx", "2/model.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert run(capsys, str(path))[0] == 0
+    (tmp_path / "3").mkdir()
+    assert "model.yaml:1: version 3: artifact 'm.onnx' is missing" in run(capsys, str(path))[2]
 
 
 def test_json_is_one_document(tmp_path, capsys):
