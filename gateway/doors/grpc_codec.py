@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from gateway.doors import grpc_wire
+from gateway.doors.answer import LONG_ELEMENTS
 from gateway.doors.classification import PARAMETER as CLASSIFICATION
 from gateway.doors.classification import class_count, classify
 from gateway.doors.envelope import (
@@ -151,6 +152,13 @@ class InferRequest:
         if len(written) > limit_bytes:
             raise TooLarge(f"the answer of {len(written)} bytes is over the limit of {limit_bytes} bytes")
         return written
+
+    def writes_long(self, outputs: Mapping[str, Tensor]) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+        for tensor in outputs.values():
+            if tensor.array.size > LONG_ELEMENTS and (not self.raw or tensor.datatype is Datatype.BYTES):
+                return True
+        return False
 
     def _classified(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -93,6 +93,7 @@ class Exchange:
             deadline=deadline,
             traceparent=traceparent(self.headers.get("traceparent")),
             encode=self._kept,
+            encodes_long=received.writes_long,
         )
         return self.request
 

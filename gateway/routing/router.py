@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from gateway.doors.interface import Answer
@@ -15,12 +16,15 @@ from gateway.routing.table import CHAMPION, PINNED, Choice, CompiledRoute, Rescu
 from gateway.routing.target import Target
 from gateway.serving.loading import Call
 from turnout.core.clock import Deadline
-from turnout.core.errors import Blame, Internal, ModelFault, NotFound, NotReady, TurnoutError
+from turnout.core.errors import Blame, DeadlineExceeded, Internal, ModelFault, NotFound, NotReady, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import rows_of
 from turnout.core.snapshot import DEFAULT_DEADLINE_MS
 from turnout.core.status import Outcome, status_of
 from turnout.core.tensor import TensorMap
+
+# For long answers only: neither loads nor other work of the process waits behind them.
+_WRITERS: Final = ThreadPoolExecutor(2, "turnout-answer")
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -210,7 +214,7 @@ class _Attempt:
             outputs = await self._served.predict(self._inputs, self._wanted, self._call, self._rows)
         prediction = self._prediction(outputs)
         if self._encodes_long(outputs):
-            return await asyncio.to_thread(_encoded, prediction, self._request)
+            return await _encoded_on_thread(prediction, self._request, self._call.deadline)
         return _encoded(prediction, self._request)
 
     def _prediction(self, outputs: TensorMap) -> Prediction:
@@ -248,6 +252,16 @@ def _encoded(prediction: Prediction, request: PredictRequest) -> Prediction:
             _LOG.error("request %s: version %s: %s", request.request_id, prediction.version, fault.message)
             raise
     return prediction
+
+
+async def _encoded_on_thread(prediction: Prediction, request: PredictRequest, deadline: Deadline) -> Prediction:
+    """Let the door write a long answer off the loop. Raises DeadlineExceeded when that takes too long."""
+    writing = asyncio.get_running_loop().run_in_executor(_WRITERS, _encoded, prediction, request)
+    try:
+        async with asyncio.timeout(deadline.left_s):
+            return await writing
+    except TimeoutError:
+        raise DeadlineExceeded("the deadline passed while the answer was written") from None
 
 
 def _named(error: Exception, request: PredictRequest) -> TurnoutError:

@@ -345,6 +345,19 @@ async def test_long_answers_are_written_on_a_thread(plane):
     assert plane.count("turnout_requests_total", outcome="fault") == 1
 
 
+async def test_an_answer_that_is_written_too_long_is_late(plane):
+    """Nobody waits past the deadline for a thread that writes."""
+    finished = threading.Event()
+    await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
+    asked = request(
+        encode=lambda _: finished.wait(30), encodes_long=lambda _: True, deadline=Deadline(monotonic_s() + 0.2)
+    )
+    with pytest.raises(DeadlineExceeded, match="while the answer was written"):
+        await plane.predict(asked)
+    finished.set()
+    assert plane.count("turnout_requests_total", outcome="deadline") == 1
+
+
 async def test_unforeseen_faults_are_internal(plane, caplog):
     """A fault of the gateway itself is Internal, counted as a fault, with its cause in the log only."""
 
