@@ -30,7 +30,7 @@ from turnout.core.errors import InvalidInput, TooLarge
 from turnout.core.ids import VersionRef
 from turnout.core.json_tensor import out_of_range, wrong_count
 from turnout.core.request import Parameter, Prediction, PredictRequest
-from turnout.core.signature import check_shape
+from turnout.core.signature import check_shape, unknown_datatype
 from turnout.core.tensor import Array, Buffer, Datatype, Tensor
 from turnout.core.wire import inference_pb2 as pb
 
@@ -244,7 +244,7 @@ def _inputs(wire: pb.ModelInferRequest, raws: Sequence[Buffer]) -> dict[str, Ten
             raise InvalidInput(f"tensor '{name}': sent twice")
         datatype = _DATATYPES.get(sent.datatype)
         if datatype is None:
-            raise InvalidInput(f"tensor '{name}': datatype '{sent.datatype[:40]}' is unknown")
+            raise unknown_datatype(name, sent.datatype)
         shape = check_shape(name, tuple(sent.shape))
         if sent.parameters and SHARED_MEMORY in _parameters(sent.parameters, f"tensor '{name}': "):
             raise InvalidInput(f"tensor '{name}': shared memory is not offered")

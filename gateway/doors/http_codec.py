@@ -19,7 +19,7 @@ from gateway.limits import Limits
 from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
 from turnout.core.request import Parameter, Prediction
-from turnout.core.signature import TensorSpec, check_shape
+from turnout.core.signature import TensorSpec, check_shape, unknown_datatype
 from turnout.core.tensor import Datatype, Tensor, TensorMap
 
 BINARY_DATA: Final = "binary_data"
@@ -202,7 +202,7 @@ def _tensors(inputs: Sequence[_Input], binary: memoryview | None) -> dict[str, T
             raise InvalidInput(f"tensor '{name}': sent twice")
         datatype = _DATATYPES.get(sent.datatype)
         if datatype is None:
-            raise InvalidInput(f"tensor '{name}': datatype '{sent.datatype[:40]}' is unknown")
+            raise unknown_datatype(name, sent.datatype)
         shape = check_shape(name, sent.shape)
         size = _binary_size(sent) if sent.parameters else None
         if size is None:

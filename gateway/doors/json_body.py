@@ -21,6 +21,19 @@ _TENSOR: Final = re.compile(r"(inputs|outputs)\[(\d+)\]\.?(.*)", re.DOTALL)
 _PARAMETER: Final = "parameters[...]"
 _PARAMETERS: Final = msgspec.json.Decoder(Parameter)
 _MAX_SHOWN_NAME: Final = 128
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
+_EXPECTED: Final = re.compile(r"Expected (`.*?`)(.*?)(?:, got (`.*`))?", re.DOTALL)
+_TYPES: Final = re.compile(r"`([^`]*)`")
+_WORDS: Final = {
+    "array": "an array",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "an object",
+    "str": "a string",
+}
+_FRACTION: Final = "a number with a fraction or exponent"
+_TO_TF_SERVING: Final = "; instances go to /v1/models/NAME:predict, inputs come here"
 
 
 class _Named(msgspec.Struct):
@@ -29,6 +42,10 @@ class _Named(msgspec.Struct):
 
 class _Owner(msgspec.Struct):
     parameters: dict[str, msgspec.Raw] = {}
+
+
+class _Instances(msgspec.Struct):
+    instances: msgspec.Raw
 
 
 class _Lists(msgspec.Struct):
@@ -72,17 +89,49 @@ def _malformed(body: bytes, error: msgspec.DecodeError) -> InvalidInput:
     return InvalidInput(f"request body: {error}")
 
 
+def plain(message: str) -> str:
+    """Say the decoder's complaint in the words of JSON and of this door, without its place."""
+    found = _WHERE.fullmatch(message)
+    what = found[1] if found is not None else message
+    missing = _MISSING.fullmatch(what)
+    if missing is not None:
+        return f"field '{missing[1]}' is missing"
+    expected = _EXPECTED.fullmatch(what)
+    if expected is None:
+        return what
+    wanted, bound, got = expected[1], expected[2], expected[3]
+    said = f", got {_FRACTION if got == '`float`' else _in_words(got)}" if got else ""
+    return f"must be {_in_words(wanted)}{bound}{said}"
+
+
+def _in_words(types: str) -> str:
+    return _TYPES.sub(lambda found: " or ".join(_WORDS.get(word, word) for word in found[1].split(" | ")), types)
+
+
 def _misfit(body: bytes, message: str) -> InvalidInput:
     """Name the tensor, parameter or field at which the document is not what it should be."""
     kind = NonFinite if message.startswith("Number out of range") else InvalidInput
+    what = plain(message)
     found = _WHERE.fullmatch(message)
     if found is None:
-        return kind(f"request body: {message}")
-    what, path = found[1], found[2]
+        return kind(f"request body: {what}{_elsewhere(body, message)}")
+    path = found[2]
     try:
         return kind(_named_fault(body, what, path))
     except (ValueError, RecursionError):  # behind its first fault the document may be anything
         return kind(f"request body, field '{path}': {what}")
+
+
+def _elsewhere(body: bytes, message: str) -> str:
+    """Say where a body of TF Serving's form goes, if it is one."""
+    missing = _MISSING.fullmatch(message)
+    if missing is None or missing[1] != "inputs":
+        return ""
+    try:
+        msgspec.json.decode(body, type=_Instances)
+    except (ValueError, RecursionError):
+        return ""
+    return _TO_TF_SERVING
 
 
 def _named_fault(body: bytes, what: str, path: str) -> str:

@@ -170,7 +170,7 @@ def _tensor(spec: TensorSpec, text: bytes) -> Tensor:
     try:
         nested = _text_decoder(max(len(shape), 1)).decode(data)
     except msgspec.DecodeError as error:
-        raise InvalidInput(f"tensor '{spec.name}': {error}") from error
+        raise InvalidInput(f"tensor '{spec.name}': an element {json_body.plain(str(error))}") from error
     flat = json_tensor.flatten(spec.name, nested, shape or (1,))
     elements = np.empty(len(flat), dtype=object)
     elements[:] = [_element(spec.name, index, value) for index, value in enumerate(flat)]

@@ -59,6 +59,7 @@ FORM = {
     "unknown version": Case(version="7"),
     "version that is no number": Case(version="v10"),
     "missing tensor": Case(()),
+    "unknown tensor beside a missing one": Case((Sent(name="y"),)),
     "unknown tensor": Case((Sent(), Sent(name="y"))),
     "tensor sent twice": Case((Sent(), Sent())),
     "unknown datatype": Case((Sent(datatype="STRING", data=()),)),

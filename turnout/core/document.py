@@ -186,12 +186,18 @@ def plain_words(reason: str, here: Iterable[Any] = ()) -> str:
     if missing:
         return f"key '{missing[1]}' is missing"
     if reason.startswith("Invalid enum value"):
-        enums = [kind for kind in here if isinstance(kind, type) and issubclass(kind, enum.Enum)]
-        choices = [member.value for kind in enums for member in kind]
+        kinds = [kind for kind in here if isinstance(kind, type)]
+        choices = [str(member.value) for kind in kinds if issubclass(kind, enum.Enum) for member in kind]
+        structs = [kind for kind in kinds if issubclass(kind, msgspec.Struct)]
+        choices += [_mapping(kind) for kind in structs]
         return f"{reason[0].lower()}{reason[1:]}; one of {', '.join(choices)}"
     if not reason.startswith("Expected"):
         return reason
     return re.sub(r"`([a-z |]+)`", _said_types, f"e{reason[1:]}")
+
+
+def _mapping(kind: type[msgspec.Struct]) -> str:
+    return "{" + ", ".join(f"{field.encode_name}: …" for field in msgspec.structs.fields(kind)) + "}"
 
 
 def _said_types(found: re.Match[str]) -> str:

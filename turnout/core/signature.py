@@ -67,6 +67,12 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def unknown_datatype(name: str, datatype: str) -> InvalidInput:
+    """Return the refusal of a datatype that the protocol does not have."""
+    known = ", ".join(Datatype)
+    return InvalidInput(f"tensor '{name}': datatype '{datatype[:40]}' is unknown; text is BYTES; known are {known}")
+
+
 def fit(spec: TensorSpec, tensor: Tensor) -> Tensor:
     """Return `tensor` under the spec's rank. Raises InvalidInput naming the datatype, rank or axis at fault.
 

@@ -12,6 +12,7 @@ from turnout.core.manifest import Tolerance
 from turnout.core.signature import TensorSpec
 from turnout.core.snapshot import BUCKETS, DEFAULT_DEADLINE_MS, NUMERIC, Comparison, Fallback, Match, Shadow, Sticky
 
+_PARTS: Final = re.compile(r"(\.weights\.[^:]*|\.sample): expected a whole number")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -44,7 +45,12 @@ class DeclaredRoute(msgspec.Struct, frozen=True):
 def read_routes(text: str, source: str) -> tuple[DeclaredRoute, ...]:
     """Return the routes of a file. Raises DocumentError with line and reason; none is taken from a faulty file."""
     document = parse(text, source)
-    file = document.decode(RoutesFile)
+    try:
+        file = document.decode(RoutesFile)
+    except DocumentError as error:
+        if _PARTS.search(error.reason):
+            raise DocumentError(error.source, error.line, f"{error.reason}; it is parts of {BUCKETS:,}") from error
+        raise
     return tuple(_Route(document, name, keys).declared() for name, keys in file.routes.items())
 
 

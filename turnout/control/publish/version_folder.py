@@ -43,8 +43,9 @@ def read_version(folder: Path, default: Path | None, boundary: Path) -> VersionF
     found = entries(folder, boundary)
     source = found.get(MANIFEST, default)
     manifest = read_manifest(source) if source else Manifest()
-    artifact, runtime = _artifact(folder, found, manifest)
-    files = _artifact_files(folder, artifact, boundary)
+    hint = _misnamed(found) if folder.parent == boundary else ""
+    artifact, runtime = _artifact(folder, found, manifest, hint)
+    files = _artifact_files(folder, artifact, boundary, hint)
     for name in (*manifest.options.get("jars", ()), *((manifest.golden,) if manifest.golden else ())):
         files.add(_beside(folder, name, boundary))
     return VersionFolder(manifest, runtime, artifact, tuple(sorted(files)))
@@ -148,7 +149,13 @@ def _stays_inside(path: str) -> bool:
     return bool(path) and not pure.is_absolute() and ".." not in pure.parts and "\0" not in path
 
 
-def _artifact(folder: Path, found: Mapping[str, Path], manifest: Manifest) -> tuple[str, Runtime]:
+def _misnamed(found: Mapping[str, Path]) -> str:
+    """Say of a model folder's first subfolder why it is no version, for where nothing else is found to serve."""
+    name = next((name for name, path in found.items() if path.is_dir() and not _is_number(name)), None)
+    return f"; subfolder '{name}' is not a version number" if name is not None else ""
+
+
+def _artifact(folder: Path, found: Mapping[str, Path], manifest: Manifest, hint: str) -> tuple[str, Runtime]:
     if manifest.artifact is not None:
         artifact = str(PurePosixPath(manifest.artifact))
         runtime = manifest.runtime or _told_runtime(folder / artifact)
@@ -169,7 +176,8 @@ def _artifact(folder: Path, found: Mapping[str, Path], manifest: Manifest) -> tu
         return jars[0], Runtime.JVM
     if manifest.runtime in (Runtime.PYTHON, Runtime.REMOTE):
         return _WHOLE_FOLDER, manifest.runtime
-    raise FolderProblem(f"no artifact: nothing here ends in {', '.join(SUFFIXES)} or is a saved Spark PipelineModel")
+    known = ", ".join(SUFFIXES)
+    raise FolderProblem(f"no artifact: nothing here ends in {known} or is a saved Spark PipelineModel{hint}")
 
 
 def _told_runtime(path: Path) -> Runtime | None:
@@ -178,13 +186,13 @@ def _told_runtime(path: Path) -> Runtime | None:
     return SUFFIXES.get(path.suffix.lower())
 
 
-def _artifact_files(folder: Path, artifact: str, boundary: Path) -> set[Path]:
+def _artifact_files(folder: Path, artifact: str, boundary: Path, hint: str) -> set[Path]:
     if artifact == _WHOLE_FOLDER:
         inner = [path for name, path in entries(folder, boundary).items() if name != MANIFEST]
         return {file for path in inner for file in files_below(path, boundary)}
     path = folder / artifact
     if not path.exists() and not path.is_symlink():
-        raise FolderProblem(f"artifact '{artifact}' is missing")
+        raise FolderProblem(f"artifact '{artifact}' is missing{hint}")
     files = set(files_below(path, boundary))
     if path.is_file():
         # Weights that a format keeps beside its file are named after it: model.onnx.data, model.onnx_data.

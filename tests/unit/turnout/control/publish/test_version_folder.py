@@ -133,6 +133,11 @@ def test_the_model_folders_manifest_is_the_default(folder):
     ("files", "reason"),
     [
         ({}, "no artifact: nothing here ends in .onnx, "),
+        ({"v1/m.onnx": ""}, "or is a saved Spark PipelineModel; subfolder 'v1' is not a version number"),
+        (
+            {"model.yaml": "artifact: m.onnx", "v1/m.onnx": ""},
+            "artifact 'm.onnx' is missing; subfolder 'v1' is not a version number",
+        ),
         ({"a.onnx": "", "b.skops": ""}, "several artifacts (a.onnx, b.skops); say in model.yaml which"),
         ({"model.yaml": "artifact: m.onnx"}, "artifact 'm.onnx' is missing"),
         ({"model.yaml": "artifact: m.bin", "m.bin": ""}, "names no runtime, and 'm.bin' does not tell it"),
