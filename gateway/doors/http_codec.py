@@ -20,7 +20,7 @@ from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
 from turnout.core.request import Parameter, Prediction
 from turnout.core.signature import TensorSpec, check_shape, unknown_datatype
-from turnout.core.tensor import Datatype, Tensor, TensorMap
+from turnout.core.tensor import Datatype, Tensor
 
 BINARY_DATA: Final = "binary_data"
 BINARY_DATA_OUTPUT: Final = "binary_data_output"
@@ -58,7 +58,7 @@ _BODY: Final = msgspec.json.Decoder(_Body)
 class InferRequest:
     """One decoded infer body: what goes to the router, and how its answer is to be written."""
 
-    __slots__ = ("id", "inputs", "outputs", "parameters", "plan")
+    __slots__ = ("id", "inputs", "outputs", "parameters", "plan", "writes_long")
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class InferRequest:
     ) -> None:
         self.inputs = inputs
         self.plan = plan
+        self.writes_long = plan.is_long
         self.outputs: Sequence[str] = tuple(plan.wanted)
         self.parameters = parameters
         self.id = id
@@ -76,10 +77,6 @@ class InferRequest:
     def write(self, prediction: Prediction, name: str, request_id: str) -> Written:
         """Return the answer's bytes. Raises ModelFault or InvalidInput for what the caller's form cannot carry."""
         return write(prediction, self.plan, name=name, id=self.id, request_id=request_id)
-
-    def writes_long(self, outputs: TensorMap) -> bool:
-        """Tell whether writing these outputs takes longer than the loop should wait."""
-        return self.plan.is_long(outputs)
 
 
 class InferForm:

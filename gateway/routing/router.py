@@ -125,7 +125,9 @@ class Router:
         request.picked = choice.target.ref
         traceparent = child(request.traceparent) if request.traceparent is not None else None
         longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
-        deadline = Deadline(request.received_s + longest_s).earlier(request.deadline)
+        deadline = Deadline(request.received_s + longest_s)
+        if request.deadline is not None:
+            deadline = deadline.earlier(request.deadline)
         return _Visit(request, route, choice, Call(request.request_id, deadline, traceparent))
 
     def _learn(self, visit: "_Visit", prediction: Prediction) -> None:
@@ -201,11 +203,12 @@ class _Attempt:
         """Return the answer if nothing has to be waited for; else None, and `later` does what is left."""
         if self._rows == 0:
             return _encoded(self._prediction(self._target.no_rows(self._wanted)), self._request)
+        request = self._request
         outputs = self._served.predict_now(self._inputs, self._wanted, self._call, self._rows)
-        if outputs is None or self._encodes_long(outputs):
+        if outputs is None or (request.encodes_long is not None and request.encodes_long(outputs)):
             self._outputs = outputs
             return None
-        return _encoded(self._prediction(outputs), self._request)
+        return _encoded(Prediction(outputs, self._target.ref, request.generation, self._fallback), request)
 
     async def later(self) -> Prediction:
         """Return the answer, however long it takes. Not for no rows: `now` answers those."""

@@ -20,11 +20,6 @@ class Admission:
         self.waiting_rows = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
-    @property
-    def has_place(self) -> bool:
-        """Whether somebody who comes now need not wait."""
-        return self.running < self.in_flight
-
     def try_enter(self) -> bool:
         """Take a place if one is free; never waits."""
         if self.running >= self.in_flight:

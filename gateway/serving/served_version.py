@@ -94,8 +94,8 @@ class ServedVersion:
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
     ) -> dict[str, Tensor] | None:
         """Do what `predict` does if nothing has to be waited for; else return None, with nothing done."""
-        engine = self._serving_engine()
-        if not self._admission.has_place:
+        engine, admission = self._serving_engine(), self._admission
+        if admission.running >= admission.in_flight:
             return None
         if call.deadline.at_s <= monotonic_s():
             raise DeadlineExceeded("the deadline passed before the model started")

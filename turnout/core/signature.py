@@ -6,7 +6,7 @@ from typing import Final, Self, TypeAlias
 
 import msgspec
 
-from turnout.core.errors import InvalidInput, ModelFault, TurnoutError
+from turnout.core.errors import InvalidInput, ModelFault
 from turnout.core.tensor import MAX_ELEMENTS, MAX_RANK, Datatype, Tensor, TensorMap
 
 
@@ -133,18 +133,17 @@ def check_outputs(
 ) -> dict[str, Tensor]:
     """Return the wanted outputs in presented rank. Raises ModelFault where the model breaks its own signature."""
     checked: dict[str, Tensor] = {}
-    for name in wanted:
-        spec = signature.output(name)
-        tensor = tensors.get(name)
-        if spec is None or tensor is None:
-            raise ModelFault(f"tensor '{name}': the model did not answer it")
-        try:
-            fitted = fit(spec, tensor)
-        except TurnoutError as error:
-            raise ModelFault(f"the model's answer breaks its signature: {error.message}") from error
-        if rows is not None and spec.shape and spec.shape[0] == -1 and fitted.shape[0] != rows:
-            raise ModelFault(f"tensor '{name}': {fitted.shape[0]} rows answered for {rows} asked")
-        checked[name] = fitted
+    specs = {spec.name: spec for spec in signature.outputs}
+    try:
+        for name in wanted:
+            spec, tensor = specs[name], tensors[name]
+            checked[name] = fitted = fit(spec, tensor)
+            if rows is not None and spec.shape and spec.shape[0] == -1 and fitted.shape[0] != rows:
+                raise ModelFault(f"tensor '{name}': {fitted.shape[0]} rows answered for {rows} asked")
+    except KeyError as error:
+        raise ModelFault(f"tensor '{name}': the model did not answer it") from error
+    except InvalidInput as error:
+        raise ModelFault(f"the model's answer breaks its signature: {error.message}") from error
     return checked
 
 

@@ -70,7 +70,7 @@ async def test_loaded_version_answers(plane):
         (
             FakeModel(signature=Signature((TensorSpec("z", Datatype.FP64, (-1,)),), SIGNATURE.outputs)),
             {"golden": "golden.json"},
-            "golden: tensor 'z': missing; inputs are 'z'",
+            "golden: tensor 'z': missing, and tensor 'x' is unknown; inputs are 'z'",
         ),
         (
             FakeModel(signature=Signature(SIGNATURE.inputs, SIGNATURE.outputs[:1])),
