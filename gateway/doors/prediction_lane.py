@@ -75,12 +75,15 @@ class LaneProtocol(DoorProtocol):
         self._looks_quiet: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; a body on the lane that is not whole by then has little time left."""
+        """Parse what came; a body on the lane that is not whole by then has little time left, however it drips in."""
         self._answered = 0
+        before = self._taken
+        super().data_received(data)
+        if self._taken is before:
+            return
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        super().data_received(data)
         if self._taken is not None:
             self._patience = self.loop.call_later(_REST_OF_BODY_S, self._leave)
 

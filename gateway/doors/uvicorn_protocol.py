@@ -77,6 +77,7 @@ class DoorProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._extensions = {LOST: self._tell_when_lost}
         self._on_lost: Callable[[], None] | None = None
+        self._served: RequestResponseCycle | None = None
         self._asked = False
         self._phase = Phase.BETWEEN
         self._begun = 0
@@ -100,6 +101,7 @@ class DoorProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        self._disconnect()
         if self._on_lost is not None:
             self._on_lost()
 
@@ -219,6 +221,9 @@ class DoorProtocol(HttpToolsProtocol):
             self.data_received(rest)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._served = cycle
+        if self.transport.is_closing():
+            self._disconnect()
         super()._start_asgi_task(
             cycle, cast("ASGI3Application", self._overloaded) if app is service_unavailable else app
         )
@@ -234,7 +239,13 @@ class DoorProtocol(HttpToolsProtocol):
     def _tell_when_lost(self, callback: Callable[[], None] | None) -> None:
         self._on_lost = callback
         if callback is not None and self.transport.is_closing():
+            self._disconnect()
             callback()
+
+    def _disconnect(self) -> None:
+        """Have nothing more said to the request that is served: uvicorn tells only the last one that came."""
+        if self._served is not None:
+            self._served.disconnected = True
 
     def _measure_heading(self) -> None:
         """Stop the parser if the whole heading is over the limit."""

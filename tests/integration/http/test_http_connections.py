@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 
 import pytest
 
@@ -156,6 +157,24 @@ async def test_a_body_that_does_not_come_is_not_waited_for():
         assert await asyncio.wait_for(reader.read(), 10) == b""
 
 
+async def test_a_body_that_drips_in_is_not_waited_for_either():
+    """However steadily its bytes come, a body has the same time; the refusal comes while they do."""
+    body = ROW + b" " * 50_000
+    async with Door(LIMITS) as door:
+        reader, writer = await door.send(infer("echo", body)[: -len(body)])
+
+        async def drip():
+            for index in range(len(body)):
+                writer.write(body[index : index + 1])
+                await asyncio.sleep(0.005)
+
+        dripping = asyncio.create_task(drip())
+        status, _, document = await read_answer(reader)
+        assert not dripping.done()
+        dripping.cancel()
+    assert (status, document["error"]) == (504, "the request body did not arrive in time")
+
+
 async def test_a_refused_body_is_read_off_so_that_the_refusal_is_seen():
     """413 comes before the body; who sends it all the same keeps the connection."""
     async with Door(PATIENT) as door:
@@ -215,6 +234,19 @@ async def test_a_caller_that_leaves_frees_its_slot():
         writer.close()
         await eventually_async(lambda: door.backend.outcomes == ["cancelled"])
         assert door.backend.in_flight == 0
+
+
+async def test_callers_that_leave_amid_a_burst_leave_no_trace_in_the_log(caplog):
+    """Whatever was under way or waited behind it ends, and nothing is logged as a failure."""
+    async with Door(PATIENT) as door:
+        for _ in range(20):
+            reader, writer = await door.send(infer() * 60)
+            await asyncio.wait_for(reader.read(10), 10)
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing is a reset
+            writer.transport.abort()
+        await eventually_async(lambda: not door.server.server_state.tasks and not door.server.connections)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_quiet_connections_are_closed_after_a_while(monkeypatch):
