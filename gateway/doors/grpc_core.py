@@ -40,6 +40,9 @@ _SendStatus: Final = cygrpc.SendStatusFromServerOperation
 _ReceiveClose: Final = cygrpc.ReceiveCloseOnServerOperation
 
 _log = logging.getLogger(__name__)
+# It writes a traceback for each value of metadata that is not UTF-8: any caller could fill the log. Such a value is
+# read as Latin-1, and refused where it matters.
+logging.getLogger(cygrpc.__name__).setLevel(logging.CRITICAL)
 
 
 class CoreServer:

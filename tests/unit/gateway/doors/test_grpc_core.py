@@ -64,6 +64,39 @@ async def test_a_call_comes_whole_and_is_answered():
     assert seen[1][2] is None
 
 
+def literal(name, value):
+    """Return a header of HTTP/2 as it is, neither indexed nor packed."""
+    return b"\0%c%b%c%b" % (len(name), name, len(value), value)
+
+
+def frame(kind, flags, stream, payload=b""):
+    """Return a frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+async def test_metadata_that_is_not_utf_8_fills_no_log(caplog):
+    """Any caller may send any bytes: they are passed on, and nothing is logged."""
+    seen = []
+    heading = {b":method": b"POST", b":scheme": b"http", b":path": b"/s/m", b":authority": b"x", b"te": b"trailers"}
+    fields = {**heading, b"content-type": b"application/grpc", b"k": b"\xff"}
+
+    def accept(core):
+        seen.append(dict(core.metadata)["k"])
+        core.finish(METADATA, None, 0)
+
+    server = CoreServer(OPTIONS, accept, body_s=WITHIN_S, write_s=WITHIN_S)
+    port = server.bind("127.0.0.1:0")
+    server.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+    writer.write(frame(1, 5, 1, b"".join(literal(*pair) for pair in fields.items())))
+    await eventually_async(lambda: seen)
+    writer.close()
+    await server.stop(1)
+    assert seen == ["\xff"]
+    assert not caplog.records
+
+
 async def test_many_calls_at_once_are_all_answered():
     """More calls than are looked at within one turn of the loop each get their own answer."""
     async with serving(answering) as (server, channel):
