@@ -15,6 +15,8 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 FLIGHTS = 6000
+# What is started in the background of a script ignores SIGINT, and so do all processes below it.
+CTRL_C_WORKS = ("env", "--default-signal=INT")
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -26,7 +28,7 @@ class Tour:
         self.output = folder / "output.txt"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "models.flight_delay.tour", "--flights", str(FLIGHTS), *flags],
+                [*CTRL_C_WORKS, sys.executable, "-m", "models.flight_delay.tour", "--flights", str(FLIGHTS), *flags],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
