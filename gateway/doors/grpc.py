@@ -91,7 +91,7 @@ class GrpcDoor:
                 await asyncio.sleep(_LOOK_EVERY_S)
         self._predictions.end_streams()
         await self._server.stop(max(0.0, end.left_s))
-        await self._work.ended(_CUT_S)
+        await self._work.ended(max(0.0, min(_CUT_S, end.left_s)))
         self._predictions.close()
         self._server = None
 

@@ -25,8 +25,9 @@ _AT_ONCE: Final = 16
 # So many calls may come between two looks without waiting inside grpcio.
 _REQUESTED: Final = 16
 _SWEEP_S: Final = 1.0
-# After the last call was cut: its connection needs so long to close, at most.
+# A connection needs so long to close after its last call was cut, at most, and this share of the time to stop in.
 _CUT_S: Final = 5.0
+_CUT_SHARE: Final = 0.5
 _NOW: Final = 0.0  # a deadline that is over
 _NEVER_S: Final = 1e12  # grpcio names a far future where a caller set no deadline
 _NO_FLAGS: Final = 0
@@ -85,15 +86,16 @@ class CoreServer:
         self._sweep()
 
     async def stop(self, within_s: float) -> None:
-        """Take no more calls, wait `within_s` for those under way, then cut what is left."""
+        """Take no more calls, wait for those under way, cut what is left: all `within_s`."""
+        cut_s = min(_CUT_S, within_s * _CUT_SHARE)
         self._leaving = True
         self._core.shutdown(self._queue, _nothing)
         self._due += 1
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(within_s - cut_s):
                 await self._gone.wait()
         except TimeoutError:
-            await self._cut()
+            await self._cut(cut_s)
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -102,10 +104,10 @@ class CoreServer:
         call.start_server_batch(operations, then)
         self._due += 1
 
-    async def _cut(self) -> None:
+    async def _cut(self, within_s: float) -> None:
         self._core.cancel_all_calls()
         try:
-            async with asyncio.timeout(_CUT_S):
+            async with asyncio.timeout(within_s):
                 await self._gone.wait()
         except TimeoutError:
             _log.warning("gRPC connections did not close in time")
