@@ -53,6 +53,7 @@ class _Body(msgspec.Struct):
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
+_PLAIN: Final = AnswerPlan({}, binary=False, annotated=False)
 
 
 class InferRequest:
@@ -114,7 +115,7 @@ def decode(body: bytes | memoryview, headers: Headers, nesting: int) -> InferReq
     parameters = document.parameters or {}
     if parameters:
         check_parameters(parameters)
-    plan = _plan(document, parameters)
+    plan = _plan(document, parameters) if document.outputs or parameters else _PLAIN
     return InferRequest(_tensors(document.inputs, binary), plan, parameters, document.id or "")
 
 

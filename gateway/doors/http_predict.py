@@ -127,11 +127,15 @@ class Exchange:
     def ask(self, body: ReadBody) -> Answer:
         """Hand the request to the gateway. Raises InvalidInput, and what the gateway refuses it with."""
         headers, route, identity = self.headers, self._target.route, self.request_id
-        refuse_sequence(body.parameters)
-        deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
+        deadline = trace = None
+        if body.parameters or DEADLINE_MS in headers.raw:
+            refuse_sequence(body.parameters)
+            deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
         if deadline is not None:
             # The caller's time runs from its first byte, not from the end of its body.
             deadline = Deadline(deadline.at_s - (monotonic_s() - self._received_s))
+        if TRACEPARENT in headers.raw:
+            trace = traceparent(headers.text(TRACEPARENT))
         self._kept = KeptAnswer(lambda prediction: body.write(prediction, route, identity))
         self.request = PredictRequest(
             route=route,
@@ -145,7 +149,7 @@ class Exchange:
             parameters=body.parameters,
             id=body.id,
             deadline=deadline,
-            traceparent=traceparent(headers.text(TRACEPARENT)),
+            traceparent=trace,
             encode=self._kept,
             encodes_long=body.writes_long,
         )

@@ -94,7 +94,9 @@ class ServedVersion:
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
     ) -> dict[str, Tensor] | None:
         """Do what `predict` does if nothing has to be waited for; else return None, with nothing done."""
-        engine, admission = self._serving_engine(), self._admission
+        engine, admission = self.engine, self._admission
+        if engine is None or not self.serving:
+            raise self._not_ready()
         if admission.running >= admission.in_flight:
             return None
         if call.deadline.at_s <= monotonic_s():
@@ -118,8 +120,9 @@ class ServedVersion:
         Raises NotReady, Overloaded, DeadlineExceeded, and what `Engine.predict` raises. Work that expired, or whose
         caller left, is never started; either gives its place back.
         """
-        engine = self._serving_engine()
-        admission = self._admission
+        engine, admission = self.engine, self._admission
+        if engine is None or not self.serving:
+            raise self._not_ready()
         if not admission.try_enter():
             await self._wait(rows or 1, call)
         self._idle.clear()
@@ -180,11 +183,8 @@ class ServedVersion:
         except Exception:  # noqa: BLE001  a model that cannot close is let go all the same
             _LOG.exception("version %s did not close as it should", self.key)
 
-    def _serving_engine(self) -> Engine:
-        engine = self.engine
-        if engine is None or not self.serving:
-            raise NotReady(f"version {self.key} is not ready")
-        return engine
+    def _not_ready(self) -> NotReady:
+        return NotReady(f"version {self.key} is not ready")
 
     async def _wait(self, rows: int, call: Call) -> None:
         began_s = monotonic_s()

@@ -102,17 +102,16 @@ def encode(tensor: Tensor, *, name: str, nonfinite_null: bool) -> bytes:
         raise no_json_form(name, datatype)
     if datatype is Datatype.BYTES:
         return _ENCODER.encode(texts(tensor, name))
-    data = _encode_numbers(tensor.array.reshape(-1))
+    flat = tensor.array.reshape(-1)
+    data = _ENCODER.encode(flat.tolist()) if flat.size <= _PIECE_ELEMENTS else _encode_pieces(flat)
     # The encoder writes a non-finite number as null, and numbers never hold that word otherwise.
     if not nonfinite_null and b"null" in data:
         raise non_finite(tensor, name)
     return data
 
 
-def _encode_numbers(flat: Array) -> bytes:
-    """Return the list of numbers, in pieces between which other threads get their turn."""
-    if flat.size <= _PIECE_ELEMENTS:
-        return _ENCODER.encode(flat.tolist())
+def _encode_pieces(flat: Array) -> bytes:
+    """Return the list of numbers, made in pieces between which other threads get their turn."""
     pieces = (flat[at : at + _PIECE_ELEMENTS].tolist() for at in range(0, flat.size, _PIECE_ELEMENTS))
     return b"[" + b",".join(_ENCODER.encode(piece)[1:-1] for piece in pieces) + b"]"
 
