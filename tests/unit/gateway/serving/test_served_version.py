@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from adapters.interface import LoadFailed
+from gateway.serving.loading import Call
 from gateway.serving.served_version import Failure
 from gateway.serving.stages import Stage
 from tests.fakes import SIGNATURE, FakeModel, Gate, WatchedFake, entry, numbers, raising, request, route, scored
 from tests.waiting import eventually_async
-from turnout.core.clock import Deadline
+from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import DeadlineExceeded, InvalidInput, ModelFault, NotReady, Overloaded, WorkerLost
 from turnout.core.manifest import Cast, DeclaredSignature, Rename, Runtime, VersionLimits
 from turnout.core.signature import Signature, TensorSpec
@@ -137,6 +138,21 @@ async def test_model_faults_are_named_once_and_logged(plane, caplog):
     with pytest.raises(ModelFault, match="the model cancelled the call"):
         await plane.predict(request())
     assert plane.count("turnout_requests_total", outcome="fault", version="1") == 4
+
+
+async def test_expired_work_is_never_started(plane):
+    """Whichever way a call comes, and whatever it waited for before: past its deadline the model does not see it."""
+    model = FakeModel()
+    await plane.serve({"m@1": model}, route("m", "m@1"))
+    served = plane.pool.get("m@1")
+    before = len(model.calls)
+    late = Call("id-1", Deadline(monotonic_s() - 1))
+    with pytest.raises(DeadlineExceeded):
+        served.predict_now({"x": numbers(1.0)}, served.engine.outputs, late, 1)
+    with pytest.raises(DeadlineExceeded):
+        await served.predict({"x": numbers(1.0)}, served.engine.outputs, late, 1)
+    assert len(model.calls) == before
+    assert served._admission.running == 0
 
 
 async def test_callers_faults_pass_through_the_model(plane):
