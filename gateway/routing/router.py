@@ -1,30 +1,26 @@
 """From a request to its answer: look up, pick, check, run, fall back, record, copy to shadows."""
 
-import asyncio
 import logging
 import random
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from gateway.doors.interface import Answer
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import child
+from gateway.routing.long_answers import LongAnswers
 from gateway.routing.recorder import Recorder
 from gateway.routing.shadow import Shadows
 from gateway.routing.table import CHAMPION, PINNED, Choice, CompiledRoute, Rescue, Table
 from gateway.routing.target import Target
 from gateway.serving.loading import Call
 from turnout.core.clock import Deadline
-from turnout.core.errors import Blame, DeadlineExceeded, Internal, ModelFault, NotFound, NotReady, TurnoutError
+from turnout.core.errors import Blame, Internal, ModelFault, NotFound, NotReady, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import rows_of
 from turnout.core.snapshot import DEFAULT_DEADLINE_MS
 from turnout.core.status import Outcome, status_of
 from turnout.core.tensor import TensorMap
-
-# For long answers only: neither loads nor other work of the process waits behind them.
-_WRITERS: Final = ThreadPoolExecutor(2, "turnout-answer")
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -38,6 +34,7 @@ class Router:
         self._recorder = Recorder(metrics, access_log)
         self._draw = random.Random(seed).random  # noqa: S311  a split needs no secrecy
         self._shadows = Shadows(metrics)
+        self._long_answers = LongAnswers()
 
     def swap(self, table: Table) -> None:
         """Route by `table` from now on."""
@@ -71,7 +68,7 @@ class Router:
         try:
             if attempt is not None:
                 try:
-                    prediction = await attempt.later()
+                    prediction = await attempt.later(self._long_answers)
                 except Exception as error:  # noqa: BLE001  `_named` sorts them
                     failure = _named(error, visit.request)
                 else:
@@ -102,8 +99,9 @@ class Router:
         )
 
     async def close(self) -> None:
-        """Stop the shadows."""
+        """Stop the shadows, and let threads go."""
         await self._shadows.close()
+        self._long_answers.close()
 
     def _begin(self, request: PredictRequest) -> "_Visit":
         """Return the request's way. Raises NotFound, NotReady, both recorded."""
@@ -154,7 +152,7 @@ class Router:
             outcome = Outcome.CANCELLED
             again = Call(request.request_id, call.deadline, call.traceparent)
             try:
-                prediction = await _rescued(rescue, request, again)
+                prediction = await _rescued(rescue, request, again, self._long_answers)
             except Exception as error:  # noqa: BLE001  `_named` sorts them
                 outcome = status_of(_named(error, request)).outcome
             else:
@@ -203,21 +201,20 @@ class _Attempt:
         """Return the answer if nothing has to be waited for; else None, and `later` does what is left."""
         if self._rows == 0:
             return _encoded(self._prediction(self._target.no_rows(self._wanted)), self._request)
-        request = self._request
         outputs = self._served.predict_now(self._inputs, self._wanted, self._call, self._rows)
-        if outputs is None or (request.encodes_long is not None and request.encodes_long(outputs)):
+        if outputs is None or self._encodes_long(outputs):
             self._outputs = outputs
             return None
-        return _encoded(Prediction(outputs, self._target.ref, request.generation, self._fallback), request)
+        return _encoded(self._prediction(outputs), self._request)
 
-    async def later(self) -> Prediction:
+    async def later(self, long_answers: LongAnswers) -> Prediction:
         """Return the answer, however long it takes. Not for no rows: `now` answers those."""
         outputs = self._outputs
         if outputs is None:
             outputs = await self._served.predict(self._inputs, self._wanted, self._call, self._rows)
         prediction = self._prediction(outputs)
         if self._encodes_long(outputs):
-            return await _encoded_on_thread(prediction, self._request, self._call.deadline)
+            return await long_answers.written(_encoded, prediction, self._request, self._call.deadline)
         return _encoded(prediction, self._request)
 
     def _prediction(self, outputs: TensorMap) -> Prediction:
@@ -237,10 +234,10 @@ def _rescues(visit: _Visit, failure: TurnoutError) -> bool:
     return failure.blame not in (Blame.CALLER, Blame.NOBODY)
 
 
-async def _rescued(rescue: Rescue, request: PredictRequest, call: Call) -> Prediction:
+async def _rescued(rescue: Rescue, request: PredictRequest, call: Call, long_answers: LongAnswers) -> Prediction:
     if isinstance(rescue.by, Target):
         attempt = _Attempt(rescue.by, request, call, rescue.to)
-        return attempt.now() or await attempt.later()
+        return attempt.now() or await attempt.later(long_answers)
     rows = next((tensor.rows for tensor in request.inputs.values()), 1)
     outputs = rescue.by.answer(request.outputs, rows)
     return _encoded(Prediction(outputs, None, request.generation, rescue.to), request)
@@ -255,16 +252,6 @@ def _encoded(prediction: Prediction, request: PredictRequest) -> Prediction:
             _LOG.error("request %s: version %s: %s", request.request_id, prediction.version, fault.message)
             raise
     return prediction
-
-
-async def _encoded_on_thread(prediction: Prediction, request: PredictRequest, deadline: Deadline) -> Prediction:
-    """Let the door write a long answer off the loop. Raises DeadlineExceeded when that takes too long."""
-    writing = asyncio.get_running_loop().run_in_executor(_WRITERS, _encoded, prediction, request)
-    try:
-        async with asyncio.timeout(deadline.left_s):
-            return await writing
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline passed while the answer was written") from None
 
 
 def _named(error: Exception, request: PredictRequest) -> TurnoutError:

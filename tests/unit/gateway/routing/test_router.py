@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from gateway.routing import long_answers
 from tests.fakes import SIGNATURE, FakeModel, Gate, Plane, entry, raising, request, route
 from tests.waiting import eventually_async
 from turnout.core.clock import Deadline, monotonic_s
@@ -16,6 +17,7 @@ from turnout.core.errors import (
     ModelFault,
     NotFound,
     NotReady,
+    Overloaded,
     TooLarge,
     WorkerLost,
 )
@@ -356,6 +358,22 @@ async def test_an_answer_that_is_written_too_long_is_late(plane):
         await plane.predict(asked)
     finished.set()
     assert plane.count("turnout_requests_total", outcome="deadline") == 1
+
+
+async def test_long_answers_that_wait_are_bounded(plane, monkeypatch):
+    """Each holds its tensors: beyond the bound a request is shed and counted, and the places come back."""
+    monkeypatch.setattr(long_answers, "WAITING", 2)
+    finished = threading.Event()
+    await plane.serve({"m@1": FakeModel()}, route("m", "m@1"))
+    asked = [request(encode=lambda _: finished.wait(30), encodes_long=lambda _: True) for _ in range(3)]
+    first = [asyncio.create_task(plane.predict(one)) for one in asked[:2]]
+    await eventually_async(lambda: plane.router._long_answers._waiting == 2)
+    with pytest.raises(Overloaded, match="2 long answers"):
+        await plane.predict(asked[2])
+    finished.set()
+    await asyncio.gather(*first)
+    assert (await plane.predict(asked[2])).version is not None
+    assert plane.count("turnout_requests_total", outcome="overloaded") == 1
 
 
 async def test_unforeseen_faults_are_internal(plane, caplog):
