@@ -64,12 +64,10 @@ class Engine:
         if self._quick is None:
             return None
         began_s = monotonic_s()
-        presentation = self._presentation
-        runtime_inputs = inputs if presentation.is_identity else presentation.to_runtime(inputs)
-        runtime_names = self._runtime_names if wanted is self.outputs else presentation.runtime_outputs(wanted)
+        runtime_inputs = self._presentation.to_runtime(inputs)
         asked_s = monotonic_s()
         try:
-            answer = self._quick.predict_now(runtime_inputs, runtime_names, call)
+            answer = self._quick.predict_now(runtime_inputs, self._runtime_outputs(wanted), call)
         except asyncio.CancelledError:  # nobody can cancel within one turn
             raise ModelFault("the model cancelled the call") from None
         except TurnoutError:
@@ -85,9 +83,7 @@ class Engine:
         call.input_s = asked_s - began_s
         if call.deadline.at_s <= answered_s:
             raise DeadlineExceeded("the deadline passed while the model ran")
-        if not presentation.is_identity:
-            answer = presentation.to_presented(answer, wanted)
-        presented = check_outputs(self.signature, answer, wanted, rows)
+        presented = self._checked(answer, wanted, rows)
         call.output_s = monotonic_s() - answered_s
         return presented
 
