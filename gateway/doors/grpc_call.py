@@ -26,7 +26,6 @@ from turnout.core.status import GrpcCode, shown_message, status_of
 Method: TypeAlias = Callable[[CoreCall], None]
 
 RETRY_AFTER: Final = "retry-after"
-_NOT_READY_RETRY_S: Final = 1
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +50,7 @@ class Call:
 
     def refuse(self, error: TurnoutError, generation: int, version: VersionRef | None = None) -> None:
         """End the call with the error's status, text and trailing metadata."""
-        retry_s = None
-        if isinstance(error, Overloaded):
-            retry_s = error.retry_after_s
-        elif isinstance(error, NotReady):
-            retry_s = _NOT_READY_RETRY_S
+        retry_s = error.retry_after_s if isinstance(error, Overloaded | NotReady) else None
         self.core.finish(
             self._metadata(generation, version),
             None,

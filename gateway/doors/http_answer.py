@@ -21,7 +21,6 @@ _REQUEST_ID: Final = HEADER_REQUEST_ID.encode()
 _GENERATION: Final = HEADER_GENERATION.encode()
 _VERSION: Final = HEADER_VERSION.encode()
 _FALLBACK: Final = HEADER_FALLBACK.encode()
-_NOT_READY_RETRY_S: Final = 1
 _KNOWN_VERSIONS: Final = 256
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -45,10 +44,8 @@ def _text(version: VersionRef) -> bytes:
 def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], bytes]:
     """Return status, headers of the error's own, and the body."""
     pairs = [JSON]
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | NotReady):
         pairs.append((b"retry-after", b"%d" % error.retry_after_s))
-    elif isinstance(error, NotReady):
-        pairs.append((b"retry-after", b"%d" % _NOT_READY_RETRY_S))
     elif isinstance(error, MethodNotAllowed):
         pairs.append((b"allow", ", ".join(error.allowed).encode()))
     elif isinstance(error, UnsupportedEncoding):

@@ -153,6 +153,7 @@ class NotReady(TurnoutError):
 
     code = ErrorCode.NOT_READY
     retryable = True
+    retry_after_s = 1
 
 
 class WorkerLost(NotReady):
