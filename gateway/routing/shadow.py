@@ -76,17 +76,17 @@ class Shadows:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._dropped = metrics.dropped(DROPPED_SHADOW)
-        self._lanes: dict[str, _Lane] = {}
+        self._queues: dict[str, _CopyQueue] = {}
 
     def follow(self, table: Table) -> None:
-        """Open a lane for each version that is a shadow of some route now, and close the others."""
+        """Open a queue for each version that is a shadow of some route now, and close the others."""
         wanted = {arm.target.key for route in table.routes.values() for arm in route.shadows}
-        for key in self._lanes.keys() - wanted:
-            self._dropped.add(self._lanes.pop(key).close())
-        for key in wanted - self._lanes.keys():
-            self._lanes[key] = _Lane(self._metrics)
-        for lane in self._lanes.values():
-            lane.budget.share = PROCESS_SHARE / len(self._lanes)
+        for key in self._queues.keys() - wanted:
+            self._dropped.add(self._queues.pop(key).close())
+        for key in wanted - self._queues.keys():
+            self._queues[key] = _CopyQueue(self._metrics)
+        for queue in self._queues.values():
+            queue.budget.share = PROCESS_SHARE / len(self._queues)
 
     def offer(self, arm: ShadowArm, request: PredictRequest, answer: TensorMap, rows: int | None) -> None:
         """Copy a request that the champion has answered, if it is in the sample; never waits."""
@@ -94,21 +94,21 @@ class Shadows:
             return
         size = sum(map(_size, request.inputs.values())) + sum(map(_size, answer.values()))
         copy = _Copy(arm, request.inputs, answer, rows, request.request_id, request.traceparent, size)
-        lane = self._lanes.get(arm.target.key)
-        if lane is None or not lane.offer(copy):
+        queue = self._queues.get(arm.target.key)
+        if queue is None or not queue.offer(copy):
             self._dropped.add()
 
     async def close(self) -> None:
         """Drop what waits and end the copy under way."""
-        tasks = [lane.task for lane in self._lanes.values()]
-        for lane in self._lanes.values():
-            self._dropped.add(lane.close())
-        self._lanes.clear()
+        tasks = [queue.task for queue in self._queues.values()]
+        for queue in self._queues.values():
+            self._dropped.add(queue.close())
+        self._queues.clear()
         if tasks:
             await asyncio.wait(tasks)
 
 
-class _Lane:
+class _CopyQueue:
     """The queue of one shadow version, and the task that works it off one by one."""
 
     def __init__(self, metrics: Metrics) -> None:
