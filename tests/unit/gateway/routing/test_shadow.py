@@ -104,7 +104,7 @@ async def test_sample_is_repeatable(plane):
         before = len(model.calls)
         for index in range(60):
             await plane.predict(request(request_id=f"id-{index}"))
-        await eventually_async(lambda: not plane.router._shadows._lanes["m@2"]._copies)
+        await eventually_async(lambda: not plane.router._shadows._queues["m@2"]._copies)
         await eventually_async(lambda: plane.count("turnout_shadow_requests_total") == len(model.calls) - warmed)
         copied.append([context.request_id for _, _, context in model.calls[before:]])
     assert copied[0] == copied[1]
