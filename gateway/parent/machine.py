@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 _DRAINING: Final = "draining"
 _KEEP_AGAIN_S: Final = 10.0
 _KEPT_WITHIN_S: Final = 5.0
-# So often, and so far apart, it is looked what became of a retried load: a caller waits for 300 s at most.
-_LOOKS: Final = 2_900
+# So long, and so far apart, it is looked what became of a retried load: a caller waits for 300 s at most.
+_RETRIED_WITHIN_S: Final = 290.0
 _LOOK_S: Final = 0.1
 
 
@@ -134,7 +134,8 @@ class Machine:
             await self._pardon(model, asked_by)
         except LoadFailed as error:
             return f"{model} cannot be served: {error}"
-        for _ in range(_LOOKS):
+        end = Deadline.after(_RETRIED_WITHIN_S)
+        while not end.passed:
             await asyncio.sleep(_LOOK_S)
             reports = {version: report for version, report in self.versions().items() if version in retried}
             failed = self._quarantined(model) or {
