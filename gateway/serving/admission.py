@@ -11,6 +11,7 @@ class Admission:
     """Bounds of one version: `in_flight` calls at once, `queue_rows` rows waiting behind them.
 
     Whoever was let in calls `leave` exactly once. A freed place goes to the longest waiting at once: nobody overtakes.
+    Rows that wait in a batcher are told by `queue` and `unqueue`. `idle` is set while no call is under way.
     """
 
     def __init__(self, in_flight: int, queue_rows: int) -> None:
@@ -18,14 +19,26 @@ class Admission:
         self.queue_rows = queue_rows
         self.running = 0
         self.waiting_rows = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     def try_enter(self) -> bool:
         """Take a place if one is free; never waits."""
         if self.running >= self.in_flight:
             return False
-        self.running += 1
+        self._take()
         return True
+
+    def queue(self, rows: int) -> None:
+        """Count rows that wait from now on. Raises Overloaded when there is no room for them."""
+        if self.waiting_rows + rows > self.queue_rows:
+            raise Overloaded(f"{self.running} calls are under way and {self.waiting_rows} rows wait for the model")
+        self.waiting_rows += rows
+
+    def unqueue(self, rows: int) -> None:
+        """Count rows no longer that `queue` counted."""
+        self.waiting_rows -= rows
 
     async def enter(self, rows: int, deadline: Deadline) -> None:
         """Wait for a place. Raises Overloaded when the queue is full, DeadlineExceeded when the wait is too long.
@@ -34,12 +47,10 @@ class Admission:
         """
         if self.try_enter():
             return
-        if self.waiting_rows + rows > self.queue_rows:
-            raise Overloaded(f"{self.running} calls are under way and {self.waiting_rows} rows wait for the model")
+        self.queue(rows)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (place, rows)
         self._waiting.append(entry)
-        self.waiting_rows += rows
         try:
             async with asyncio.timeout(deadline.left_s):
                 await place
@@ -56,6 +67,8 @@ class Admission:
         """Give a place back."""
         self.running -= 1
         self._let_in()
+        if not self.running:
+            self.idle.set()
 
     def rebound(self, in_flight: int, queue_rows: int) -> None:
         """Take new bounds; who waits and now fits is let in, who was let in stays."""
@@ -63,15 +76,19 @@ class Admission:
         self.queue_rows = queue_rows
         self._let_in()
 
+    def _take(self) -> None:
+        self.running += 1
+        self.idle.clear()
+
     def _let_in(self) -> None:
         while self._waiting and self.running < self.in_flight:
             place, rows = self._waiting.popleft()
-            self.waiting_rows -= rows
+            self.unqueue(rows)
             if not place.done():  # else its caller was cancelled and has not run since
-                self.running += 1
+                self._take()
                 place.set_result(None)
 
     def _forget(self, entry: tuple[asyncio.Future[None], int]) -> None:
         if entry in self._waiting:
             self._waiting.remove(entry)
-            self.waiting_rows -= entry[1]
+            self.unqueue(entry[1])

@@ -51,8 +51,6 @@ class ServedVersion:
         self._on_change = on_change
         self._admission = Admission(entry.limits.in_flight, entry.limits.queue_rows)
         self._directory = Path()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -125,7 +123,6 @@ class ServedVersion:
             raise self._not_ready()
         if not admission.try_enter():
             await self._wait(rows or 1, call)
-        self._idle.clear()
         try:
             if call.deadline.passed:
                 raise DeadlineExceeded("the deadline passed before the model started")
@@ -135,8 +132,6 @@ class ServedVersion:
             raise
         finally:
             admission.leave()
-            if not admission.running:
-                self._idle.set()
             self._count(call)
         self._answered(rows)
         return outputs
@@ -174,7 +169,7 @@ class ServedVersion:
         if recovery is not None and recovery is not asyncio.current_task():
             recovery.cancel()
             await asyncio.wait([recovery])
-        await self._idle.wait()
+        await self._admission.idle.wait()
         engine, self.engine = self.engine, None
         if engine is None:
             return
