@@ -26,6 +26,7 @@ from gateway.observe.metrics import Metrics
 from gateway.parent.child import read_settings
 from gateway.parent.messages import Commit, Drain, FromProcess, Listening, Loads, MachineReady, SaysReady, ToProcess
 from gateway.parent_link import ParentLink
+from gateway.pressure import Pressure
 from gateway.routing.backend import GatewayBackend
 from gateway.routing.follower import Follower
 from gateway.routing.router import Router
@@ -60,7 +61,8 @@ async def _run(config: ProcessConfig) -> int:
     log = BoundedLogHandler.install(_STDERR, metrics, str(config.slot))
     log_file = open_log(config.gateway.access_log_path, _STDOUT)
     access_log = AccessLog(log_file, metrics, sample=config.gateway.access_log_sample)
-    pool = Pool(metrics, Path(config.scratch), lambda loading: link.send(Loads(loading)))
+    pressure = Pressure(config.gateway.limits)
+    pool = Pool(metrics, Path(config.scratch), lambda loading: link.send(Loads(loading)), pressure)
     router = Router(metrics, access_log)
     follower = Follower(pool, router, link.send)
     doors = _Doors(config, GatewayBackend(pool, router, follower, metrics))

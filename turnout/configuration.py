@@ -34,9 +34,16 @@ class LimitsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _LIMITS.header_bytes
     )
     nesting: Annotated[Count, About(description="Depth of JSON.")] = _LIMITS.nesting
+    held_requests: Annotated[Count, About(description="Requests that wait or run in one process.")] = (
+        _LIMITS.held_requests
+    )
+    held_rows: Annotated[Count, About(description="Rows of those.")] = _LIMITS.held_rows
     held_bytes: Annotated[
-        Total, About(description="HTTP bodies being read at once, and gRPC messages waiting for answers, each in all.")
+        Total, About(description="Bytes of those, of HTTP bodies being received, and of gRPC answers not yet taken.")
     ] = _LIMITS.held_bytes
+    connections: Annotated[
+        Count, About(description="HTTP connections of one process, and as many gRPC ones; fewer if files are scarce.")
+    ] = _LIMITS.connections
     connection_calls: Annotated[Count, About(description="Calls at once on one gRPC connection.")] = (
         _LIMITS.connection_calls
     )

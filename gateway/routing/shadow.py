@@ -24,7 +24,7 @@ from turnout.core.request import PredictRequest
 from turnout.core.signature import rows_of
 from turnout.core.snapshot import BUCKETS
 from turnout.core.status import Outcome, status_of
-from turnout.core.tensor import Datatype, Tensor, TensorMap
+from turnout.core.tensor import TensorMap
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Shadows:
         """Copy a request that the champion has answered, if it is in the sample; never waits."""
         if arm.sample < BUCKETS and bucket(f"shadow:{arm.route}", request.request_id) >= arm.sample:
             return
-        size = sum(map(_size, request.inputs.values())) + sum(map(_size, answer.values()))
+        size = sum(tensor.nbytes for tensor in (*request.inputs.values(), *answer.values()))
         copy = _Copy(arm, request.inputs, answer, rows, request.request_id, request.traceparent, size)
         queue = self._queues.get(arm.target.key)
         if queue is None or not queue.offer(copy):
@@ -207,9 +207,3 @@ async def _compared(copy: _Copy) -> dict[Verdict, int]:
     if served.predicted is not None:
         served.predicted.count(answer)
     return verdicts(copy.answer, answer, copy.arm.compare, copy.rows)
-
-
-def _size(tensor: Tensor) -> int:
-    if tensor.datatype is not Datatype.BYTES:
-        return tensor.array.nbytes
-    return tensor.array.size * 8 + sum(len(element) for element in tensor.array.reshape(-1) if element is not None)

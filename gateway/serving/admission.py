@@ -1,27 +1,67 @@
 """How much of a version's work may be under way, and how much may wait, in order of arrival. It sheds, never blocks."""
 
 import asyncio
+import math
 from collections import deque
+from typing import Final
 
-from turnout.core.clock import Deadline
+from gateway.pressure import Pressure
+from gateway.serving.pace import Pace
+from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import DeadlineExceeded, Overloaded
+from turnout.core.manifest import VersionLimits
+
+# Who would be answered this close to its deadline is not let in: the estimate is one.
+_MARGIN: Final = 1.25
+_LONGEST_RETRY_S: Final = 3600
 
 
 class Admission:
-    """Bounds of one version: `in_flight` calls at once, `queue_rows` rows waiting behind them.
+    """Bounds of one version: calls at once, and the rows and bytes that wait behind them.
 
-    Whoever was let in calls `leave` exactly once. A freed place goes to the longest waiting at once: nobody overtakes.
-    Rows that wait in a batcher are told by `queue` and `unqueue`. `idle` is set while no call is under way.
+    A request that is not answered within its turn calls `arrive`, then `enter` (or waits in a batcher, which tells its
+    rows by `queue` and `unqueue`), and at the end `depart`, exactly once. Whoever was let in calls `leave` exactly
+    once. A freed place goes to the longest waiting at once: nobody overtakes. `idle` is set while no call is under way.
     """
 
-    def __init__(self, in_flight: int, queue_rows: int) -> None:
-        self.in_flight = in_flight
-        self.queue_rows = queue_rows
+    def __init__(self, limits: VersionLimits, pressure: Pressure) -> None:
+        self.limits = limits
+        self.in_flight = limits.in_flight
         self.running = 0
+        self.rows = 0
         self.waiting_rows = 0
+        self.waiting_bytes = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._pressure = pressure
+        self._crowded = False
+        self._pace = Pace()
+        self._waiting: deque[tuple[asyncio.Future[None], int, int]] = deque()
+
+    def check(self, rows: int, deadline: Deadline) -> None:
+        """Raise Overloaded if so many rows would find no room now, or no answer in time. An idle version takes all."""
+        if self.running >= self.in_flight or self.waiting_rows:
+            self._check_room(rows, 0)
+        if not self.rows:
+            return
+        late_s = self._pace.expected_s(self.rows + rows) * _MARGIN - deadline.left_s
+        if late_s > 0:
+            raise Overloaded(f"no answer before the deadline: {self.rows} rows are ahead", retry_after_s=_whole(late_s))
+
+    def arrive(self, rows: int, deadline: Deadline) -> None:
+        """Count a request until it departs. Raises Overloaded where there is no room, or it would be answered late."""
+        self.check(rows, deadline)
+        self._pressure.enter(rows)
+        if not self.rows:
+            self._pace.began(monotonic_s())
+        self.rows += rows
+
+    def depart(self, rows: int, *, ran: bool) -> None:
+        """Count a request no more; one that `ran` tells how fast the version is."""
+        self._pressure.leave(rows)
+        if ran:
+            self._pace.left(rows, self.rows, monotonic_s())
+        self.rows -= rows
 
     def try_enter(self) -> bool:
         """Take a place if one is free; never waits."""
@@ -30,26 +70,29 @@ class Admission:
         self._take()
         return True
 
-    def queue(self, rows: int) -> None:
-        """Count rows that wait from now on. Raises Overloaded when there is no room for them."""
-        if self.waiting_rows + rows > self.queue_rows:
-            raise Overloaded(f"{self.running} calls are under way and {self.waiting_rows} rows wait for the model")
+    def queue(self, rows: int, size: int = 0) -> None:
+        """Count rows that wait from now on, and their bytes. Raises Overloaded when there is no room for them."""
+        self._check_room(rows, size)
         self.waiting_rows += rows
+        self.waiting_bytes += size
+        self._tell()
 
-    def unqueue(self, rows: int) -> None:
-        """Count rows no longer that `queue` counted."""
+    def unqueue(self, rows: int, size: int = 0) -> None:
+        """Count no longer what `queue` counted."""
         self.waiting_rows -= rows
+        self.waiting_bytes -= size
+        self._tell()
 
-    async def enter(self, rows: int, deadline: Deadline) -> None:
+    async def enter(self, rows: int, deadline: Deadline, size: int = 0) -> None:
         """Wait for a place. Raises Overloaded when the queue is full, DeadlineExceeded when the wait is too long.
 
         A caller that is cancelled while it waits leaves no trace.
         """
         if self.try_enter():
             return
-        self.queue(rows)
+        self.queue(rows, size)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (place, rows)
+        entry = (place, rows, size)
         self._waiting.append(entry)
         try:
             async with asyncio.timeout(deadline.left_s):
@@ -57,8 +100,9 @@ class Admission:
         except BaseException as error:
             if place.done() and not place.cancelled():
                 self.leave()  # the place came in the same turn as the end of the wait
-            else:
-                self._forget(entry)
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+                self.unqueue(rows, size)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded("the deadline passed while the request waited for the model") from None
             raise
@@ -70,25 +114,42 @@ class Admission:
         if not self.running:
             self.idle.set()
 
-    def rebound(self, in_flight: int, queue_rows: int) -> None:
+    def rebound(self, limits: VersionLimits) -> None:
         """Take new bounds; who waits and now fits is let in, who was let in stays."""
-        self.in_flight = in_flight
-        self.queue_rows = queue_rows
+        self.limits = limits
+        self.in_flight = limits.in_flight
         self._let_in()
+
+    def _check_room(self, rows: int, size: int) -> None:
+        limits = self.limits
+        if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes + size > limits.queue_bytes:
+            raise Overloaded(
+                f"{self.running} calls are under way and {self.waiting_rows} rows wait for the model",
+                retry_after_s=_whole(self._pace.row_s * rows),
+            )
 
     def _take(self) -> None:
         self.running += 1
         self.idle.clear()
+        self._tell()
 
     def _let_in(self) -> None:
         while self._waiting and self.running < self.in_flight:
-            place, rows = self._waiting.popleft()
-            self.unqueue(rows)
+            place, rows, size = self._waiting.popleft()
+            self.unqueue(rows, size)
             if not place.done():  # else its caller was cancelled and has not run since
                 self._take()
                 place.set_result(None)
+        self._tell()
 
-    def _forget(self, entry: tuple[asyncio.Future[None], int]) -> None:
-        if entry in self._waiting:
-            self._waiting.remove(entry)
-            self.unqueue(entry[1])
+    def _tell(self) -> None:
+        """Say whether the version is crowded where that has changed."""
+        crowded = self.waiting_rows > 0 or self.running >= self.in_flight
+        if crowded is not self._crowded:
+            self._crowded = crowded
+            self._pressure.crowded += 1 if crowded else -1
+
+
+def _whole(seconds: float) -> int:
+    """Return whole seconds to come back after, as `retry-after` has them: at least one."""
+    return max(1, min(_LONGEST_RETRY_S, math.ceil(seconds)))

@@ -5,7 +5,9 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from gateway.limits import Limits
 from gateway.observe.metrics import Metrics
+from gateway.pressure import Pressure
 from gateway.serving.served_version import Failure, ServedVersion
 from gateway.serving.turns import Turns
 from turnout.core.snapshot import VersionEntry
@@ -22,8 +24,13 @@ class Pool:
     """
 
     def __init__(
-        self, metrics: Metrics, scratch: Path, on_loads: Callable[[dict[str, str]], None] = lambda _loading: None
+        self,
+        metrics: Metrics,
+        scratch: Path,
+        on_loads: Callable[[dict[str, str]], None] = lambda _loading: None,
+        pressure: Pressure | None = None,
     ) -> None:
+        self.pressure = pressure or Pressure(Limits())
         self._on_loads = on_loads
         self._metrics = metrics
         self._scratch = scratch
@@ -111,7 +118,7 @@ class Pool:
         task.add_done_callback(lambda _: self._loads.pop(served, None))
 
     def _add(self, entry: VersionEntry) -> ServedVersion:
-        served = ServedVersion(entry, self._metrics, self._tell)
+        served = ServedVersion(entry, self._metrics, self._tell, self.pressure)
         self._served[served.key] = served
         self._tell(served)
         return served

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from adapters.interface import LoadFailed, WatchedModel
 from gateway.observe.metrics import Metrics
 from gateway.observe.predicted import Predicted
+from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
 from gateway.serving.loading import Call, Engine, load, replay_golden, warm
 from gateway.serving.stages import REPORTED, Stage, step
@@ -32,7 +33,9 @@ class Failure(NamedTuple):
 class ServedVersion:
     """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready."""
 
-    def __init__(self, entry: VersionEntry, metrics: Metrics, on_change: Callable[["ServedVersion"], None]) -> None:
+    def __init__(
+        self, entry: VersionEntry, metrics: Metrics, on_change: Callable[["ServedVersion"], None], pressure: Pressure
+    ) -> None:
         self.entry = entry
         self.ref = entry.ref
         self.key = str(entry.ref)
@@ -49,7 +52,7 @@ class ServedVersion:
         self.socket: Path | None = None
         self._all_metrics = metrics
         self._on_change = on_change
-        self._admission = Admission(entry.limits.in_flight, entry.limits.queue_rows)
+        self._admission = Admission(entry.limits, pressure)
         self._directory = Path()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -121,8 +124,19 @@ class ServedVersion:
         engine, admission = self.engine, self._admission
         if engine is None or not self.serving:
             raise self._not_ready()
+        counted = rows or 1
+        admission.arrive(counted, call.deadline)
+        try:
+            return await self._admitted(engine, inputs, wanted, call, rows)
+        finally:
+            admission.depart(counted, ran=call.predict_s > 0)
+
+    async def _admitted(
+        self, engine: Engine, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
+    ) -> dict[str, Tensor]:
+        admission = self._admission
         if not admission.try_enter():
-            await self._wait(rows or 1, call)
+            await self._wait(inputs, rows or 1, call)
         try:
             if call.deadline.passed:
                 raise DeadlineExceeded("the deadline passed before the model started")
@@ -141,7 +155,7 @@ class ServedVersion:
         if entry == self.entry:
             return
         self.entry = entry
-        self._admission.rebound(entry.limits.in_flight, entry.limits.queue_rows)
+        self._admission.rebound(entry.limits)
         self._bind_predicted()
 
     async def fail(self, failure: Failure) -> None:
@@ -181,11 +195,11 @@ class ServedVersion:
     def _not_ready(self) -> NotReady:
         return NotReady(f"version {self.key} is not ready")
 
-    async def _wait(self, rows: int, call: Call) -> None:
+    async def _wait(self, inputs: TensorMap, rows: int, call: Call) -> None:
         began_s = monotonic_s()
         self.metrics.queue_rows.add(rows)
         try:
-            await self._admission.enter(rows, call.deadline)
+            await self._admission.enter(rows, call.deadline, sum(tensor.nbytes for tensor in inputs.values()))
         finally:
             self.metrics.queue_rows.add(-rows)
             call.queue_s = monotonic_s() - began_s

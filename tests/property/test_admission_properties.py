@@ -6,48 +6,94 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.limits import Limits
+from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
+from gateway.serving.pace import Pace
 from turnout.core.clock import Deadline
 from turnout.core.errors import DeadlineExceeded, Overloaded
+from turnout.core.manifest import VersionLimits
 
 
-async def scenario(seed, in_flight, queue_rows, callers):
-    """Let callers come, work, be cancelled and give up at random; return the admission and what was seen."""
-    draw = random.Random(seed)
-    admission = Admission(in_flight, queue_rows)
-    inside = most = 0
+class Scenario:
+    """Two versions of one process, whose callers come, work, are cancelled and give up at random."""
 
-    async def caller(rows, deadline_s, steps):
-        nonlocal inside, most
-        await admission.enter(rows, Deadline.after(deadline_s))
-        inside += 1
-        most = max(most, inside)
+    def __init__(self, seed, in_flight, queue_rows):
+        self.draw = random.Random(seed)
+        self.limits = VersionLimits(in_flight=in_flight, queue_rows=queue_rows, queue_bytes=60)
+        self.pressure = Pressure(Limits(held_requests=12, held_rows=30))
+        self.versions = [Admission(self.limits, self.pressure) for _ in range(2)]
+        self.inside = [0, 0]
+        self.order = [[], []]
+        self.come = 0
+
+    async def caller(self, index, rows, deadline_s, steps):
+        """Come, wait, work and leave."""
+        version = self.versions[index]
+        self.come += 1
+        number = self.come
+        deadline = Deadline.after(deadline_s)
+        version.arrive(rows, deadline)
         try:
-            for _ in range(steps):
-                await asyncio.sleep(0)
+            await version.enter(rows, deadline, rows * 10)
+            self.order[index].append(number)
+            self.inside[index] += 1
+            assert self.inside[index] <= self.limits.in_flight
+            try:
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            finally:
+                self.inside[index] -= 1
+                version.leave()
         finally:
-            inside -= 1
-            admission.leave()
+            version.depart(rows, ran=False)
 
-    tasks = []
-    for _ in range(callers):
-        deadline_s = draw.choice([60.0, 60.0, 0.0])
-        tasks.append(asyncio.create_task(caller(draw.randint(1, 5), deadline_s, draw.randint(0, 5))))
-        for _ in range(draw.randint(0, 3)):
-            await asyncio.sleep(0)
-        assert admission.waiting_rows <= queue_rows
-        if draw.random() < 0.4:
-            draw.choice(tasks).cancel()
-    ends = await asyncio.gather(*tasks, return_exceptions=True)
-    return admission, most, ends
+    async def run(self, callers):
+        """Let so many callers come, and return how each ended."""
+        draw, tasks = self.draw, []
+        for _ in range(callers):
+            deadline_s = draw.choice([60.0, 60.0, 0.0])
+            work = self.caller(draw.randrange(2), draw.randint(1, 5), deadline_s, draw.randint(0, 5))
+            tasks.append(asyncio.create_task(work))
+            for _ in range(draw.randint(0, 3)):
+                await asyncio.sleep(0)
+            self.look()
+            if draw.random() < 0.4:
+                draw.choice(tasks).cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    def look(self):
+        """See that every bound holds and every count adds up."""
+        for version in self.versions:
+            assert 0 <= version.running <= self.limits.in_flight
+            assert 0 <= version.waiting_rows <= min(version.rows, self.limits.queue_rows)
+            assert version.waiting_bytes == 10 * version.waiting_rows <= self.limits.queue_bytes
+        assert 0 <= self.pressure.requests <= 12
+        assert self.pressure.rows == sum(version.rows for version in self.versions)
+        assert self.pressure.crowded == sum(version.running == self.limits.in_flight for version in self.versions)
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.integers(), st.integers(1, 4), st.integers(0, 12), st.integers(1, 25))
-def test_bounds_hold_and_nothing_leaks(seed, in_flight, queue_rows, callers):
-    """Never more inside than allowed, never more rows waiting, and at the end every place is free again."""
-    admission, most, ends = asyncio.run(scenario(seed, in_flight, queue_rows, callers))
-    assert most <= in_flight
-    assert (admission.running, admission.waiting_rows) == (0, 0)
+@given(st.integers(), st.integers(1, 4), st.integers(0, 12), st.integers(1, 30))
+def test_bounds_hold_nobody_overtakes_and_nothing_leaks(seed, in_flight, queue_rows, callers):
+    """Bounds of versions and process hold at every step, places go in order of arrival, and all are free at the end."""
+    scenario = Scenario(seed, in_flight, queue_rows)
+    ends = asyncio.run(scenario.run(callers))
+    assert all(order == sorted(order) for order in scenario.order)
+    scenario.look()
+    assert (scenario.pressure.requests, scenario.pressure.rows, scenario.pressure.crowded) == (0, 0, 0)
     allowed = (Overloaded, DeadlineExceeded, asyncio.CancelledError)
     assert all(end is None or isinstance(end, allowed) for end in ends)
+
+
+@given(st.integers(1, 20), st.floats(1e-4, 10.0), st.integers(1, 8), st.integers(2, 60))
+def test_a_steady_pace_is_learned(side_by_side, call_s, rows, calls):
+    """Of a version that answers so many side by side, the wait behind as many is foreseen, and never overrated."""
+    pace = Pace()
+    pace.began(0.0)
+    there = side_by_side * rows
+    for call in range(calls):
+        pace.left(rows, there, (call + 1) * call_s / side_by_side)
+    assert abs(pace.expected_s(there) - call_s) < call_s * 1e-6
+    assert pace.expected_s(10 * there) <= call_s * 1.1
+    assert pace.expected_s(0) == 0

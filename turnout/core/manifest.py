@@ -100,10 +100,13 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VersionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of one version: calls under way at once, and rows waiting behind them."""
+    """Bounds of one version: calls under way at once, and the rows and bytes waiting behind them."""
 
     in_flight: Annotated[Positive, About(description="Calls under way at once in a gateway process.")] = 64
     queue_rows: Annotated[int, msgspec.Meta(ge=0, description="Rows that may wait behind them.")] = 1024
+    queue_bytes: Annotated[int, msgspec.Meta(ge=0, description="Bytes of the inputs that may wait behind them.")] = (
+        256 * 1024 * 1024
+    )
 
 
 class ValueMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

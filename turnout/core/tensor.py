@@ -132,6 +132,13 @@ class Tensor:
         """Length of axis 0; 1 for a scalar."""
         return self.shape[0] if self.shape else 1
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take in memory, roughly."""
+        if self.datatype is not Datatype.BYTES:
+            return self.array.nbytes
+        return self.array.size * 8 + sum(len(element) for element in self.array.reshape(-1) if element is not None)
+
     def raw(self) -> Buffer:
         """Return the raw little-endian form, without a copy where the bytes were received, or are many in one piece."""
         if self._raw is not None:

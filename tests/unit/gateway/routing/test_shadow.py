@@ -159,7 +159,7 @@ async def test_waiting_copies_are_bounded_in_bytes(plane, monkeypatch):
         await plane.predict(request([1.0] * 100))
     dropped = plane.count("turnout_dropped_total", what="shadow")
     assert 0 < dropped < 10
-    assert shadow._size(texts("x" * 1000, None)) >= 1000
+    assert texts("x" * 1000, None).nbytes >= 1000
 
 
 async def test_lanes_follow_the_table(plane):

@@ -1,0 +1,94 @@
+"""What waits or runs in a process, against the bounds of all its versions and both its doors together.
+
+Counts only. Doors look here before they read a body: while nothing is pressed, that look is all it costs.
+"""
+
+import asyncio
+from typing import Final
+
+from gateway.limits import Limits
+from turnout.core.errors import Overloaded
+
+# So long a body that is being received waits for room. Should all room be taken by such bodies, the first to give up
+# makes room for the others.
+PAUSE_S: Final = 2.0
+
+
+class Pressure:
+    """One for a process. `crowded` is how many versions have no free place.
+
+    `requests` and `rows` are of requests that are not answered within their turn; `held_bytes` are bodies and
+    messages of those, of those still being received, and answers that nobody has taken yet.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.crowded = 0
+        self.requests = 0
+        self.rows = 0
+        self.held_bytes = 0
+        self._limits = limits
+        self._paused: set[asyncio.Future[None]] = set()
+
+    @property
+    def presses(self) -> bool:
+        """Whether a request may have to be shed."""
+        limits = self._limits
+        return (
+            self.crowded > 0
+            or self.requests >= limits.held_requests
+            or self.rows >= limits.held_rows
+            or self.held_bytes >= limits.held_bytes
+        )
+
+    def check(self) -> None:
+        """Raise Overloaded while the process holds as many requests or rows as it may."""
+        limits = self._limits
+        if self.requests >= limits.held_requests:
+            raise Overloaded(f"{self.requests} requests wait or run in this process already")
+        if self.rows >= limits.held_rows:
+            raise Overloaded(f"{self.rows} rows wait or run in this process already")
+
+    def check_bytes(self, size: int = 0) -> None:
+        """Raise Overloaded if there is no room for so many bytes more, or for any."""
+        held = self.held_bytes
+        if held + size > self._limits.held_bytes or held >= self._limits.held_bytes:
+            raise Overloaded(f"{held} bytes of requests are held already")
+
+    def enter(self, rows: int) -> None:
+        """Count a request that has to wait. Raises Overloaded, and counts nothing, when there are too many."""
+        self.check()
+        self.requests += 1
+        self.rows += rows
+
+    def leave(self, rows: int) -> None:
+        """Count it no more."""
+        self.requests -= 1
+        self.rows -= rows
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are here, whether there was room for them or not."""
+        self.held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Count bytes no more; who waits to read on is told once there is room."""
+        self.held_bytes -= size
+        if self._paused and self.held_bytes < self._limits.held_bytes:
+            paused, self._paused = self._paused, set()
+            for reader in paused:
+                reader.set_result(None)
+
+    async def room(self) -> None:
+        """Return once something more may be read. Raises Overloaded when that takes too long."""
+        if self.held_bytes < self._limits.held_bytes:
+            return
+        try:
+            async with asyncio.timeout(PAUSE_S):
+                while self.held_bytes >= self._limits.held_bytes:
+                    reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._paused.add(reader)
+                    try:
+                        await reader
+                    finally:
+                        self._paused.discard(reader)
+        except TimeoutError:
+            self.check_bytes()
