@@ -13,6 +13,7 @@ import numpy.typing as npt
 from turnout.core.wire import inference_pb2
 
 FEATURES = 30
+STRINGS = 8
 
 
 def rows() -> npt.NDArray[np.float32]:
@@ -43,22 +44,43 @@ def write_model(folder: Path) -> Path:
     return path
 
 
-def json_body(batch: npt.NDArray[np.float32]) -> bytes:
-    """Return an OIP v2 JSON request for a batch of rows."""
+def json_body(batch: npt.NDArray[np.floating[Any]]) -> bytes:
+    """Return an OIP v2 JSON request for a batch of rows, FP32 or FP64."""
     tensor: dict[str, Any] = {
         "name": "x",
-        "datatype": "FP32",
+        "datatype": f"FP{8 * batch.itemsize}",
         "shape": list(batch.shape),
         "data": batch.ravel().tolist(),
     }
     return msgspec.json.encode({"inputs": [tensor]})
 
 
-def grpc_frame(batch: npt.NDArray[np.float32]) -> bytes:
-    """Return an uncompressed gRPC message frame of a ModelInfer request with raw contents."""
+def strings_body(at: int) -> bytes:
+    """Return a JSON request with one row of strings that differs from number to number."""
+    row = [f"value-{at}-{column}" for column in range(STRINGS)]
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [1, STRINGS], "data": row}
+    return msgspec.json.encode({"inputs": [tensor]})
+
+
+def binary_body(elements: int, at: int) -> tuple[int, bytes]:
+    """Return one row of so many FP32 elements as raw bytes, both ways: length of the JSON in front, and body."""
+    raw = np.arange(at, at + elements, dtype=np.float32).tobytes()
+    tensor: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, elements]}
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    head = msgspec.json.encode({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    return len(head), head + raw
+
+
+def grpc_message(batch: npt.NDArray[np.float32]) -> bytes:
+    """Return a ModelInfer request with raw contents."""
     request = inference_pb2.ModelInferRequest(model_name="cancer")
     tensor = request.inputs.add(name="x", datatype="FP32")
     tensor.shape.extend(batch.shape)
     request.raw_input_contents.append(batch.tobytes())
-    message = request.SerializeToString()
+    return request.SerializeToString()
+
+
+def grpc_frame(batch: npt.NDArray[np.float32]) -> bytes:
+    """Return the same as an uncompressed gRPC message frame."""
+    message = grpc_message(batch)
     return b"\x00" + len(message).to_bytes(4, "big") + message

@@ -36,7 +36,7 @@ from turnout.core.clock import Deadline
 _STDOUT: Final = 1
 _STDERR: Final = 2
 # Requests make many short-lived objects and few cycles: look for cycles less often than Python does by itself.
-_GC_THRESHOLD: Final = (20_000, 20, 50)
+GC_THRESHOLD: Final = (20_000, 20, 50)
 _LOOK_S: Final = 0.05
 # A leaving process without connections stays this long for callers who have not heard yet.
 _QUIET_S: Final = 0.5
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a gateway process with the settings that the parent handed over; return its exit status."""
     config = msgspec.json.decode(read_settings(arguments), type=ProcessConfig)
     sys.setswitchinterval(config.gateway.switch_interval_s)
-    gc.set_threshold(*_GC_THRESHOLD)
+    gc.set_threshold(*GC_THRESHOLD)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config))
 
