@@ -48,11 +48,10 @@ class Pressure:
         if self.rows >= limits.held_rows:
             raise Overloaded(f"{self.rows} rows wait or run in this process already")
 
-    def check_bytes(self, size: int = 0) -> None:
-        """Raise Overloaded if there is no room for so many bytes more, or for any."""
-        held = self.held_bytes
-        if held + size > self._limits.held_bytes or held >= self._limits.held_bytes:
-            raise Overloaded(f"{held} bytes of requests are held already")
+    def check_bytes(self, size: int = 1) -> None:
+        """Raise Overloaded if there is no room for so many bytes more."""
+        if self.held_bytes + size > self._limits.held_bytes:
+            raise Overloaded(f"{self.held_bytes} bytes of requests are held already")
 
     def enter(self, rows: int) -> None:
         """Count a request that has to wait. Raises Overloaded, and counts nothing, when there are too many."""
@@ -92,3 +91,28 @@ class Pressure:
                         self._paused.discard(reader)
         except TimeoutError:
             self.check_bytes()
+
+
+class Holding:
+    """The bytes that one request holds, from the first that is received until its answer is there."""
+
+    __slots__ = ("_pressure", "size")
+
+    def __init__(self, pressure: Pressure) -> None:
+        self._pressure = pressure
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """Hold bytes more: they are here."""
+        self._pressure.hold(size)
+        self.size += size
+
+    async def receive(self, size: int) -> None:
+        """Hold bytes more, and return once others may come. Raises Overloaded when that takes too long."""
+        self.add(size)
+        await self._pressure.room()
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        size, self.size = self.size, 0
+        self._pressure.release(size)

@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gateway.doors import interface
 from gateway.doors.interface import IndexEntry, ModelDescription, Timing, VersionStatistics
-from turnout.core.errors import InvalidInput, NotFound, TurnoutError
+from gateway.limits import Limits
+from gateway.pressure import Pressure
+from turnout.core.clock import Deadline
+from turnout.core.errors import InvalidInput, NotFound, Overloaded, TurnoutError
 from turnout.core.ids import VersionRef
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import Signature, TensorSpec, check_inputs, names
@@ -37,11 +40,13 @@ class FakeModel:
 class FakeBackend:
     """Implements `gateway.doors.interface.Backend` over a dictionary of models, whose names are the routes.
 
-    With `at_once` quick models are not waited for.
+    With `at_once` quick models are not waited for. Models in `crowded` have no room.
     """
 
-    def __init__(self, models: Mapping[str, FakeModel], *, at_once: bool = True) -> None:
+    def __init__(self, models: Mapping[str, FakeModel], *, at_once: bool = True, limits: Limits | None = None) -> None:
         self.at_once = at_once
+        self.pressure = Pressure(limits or Limits())
+        self.crowded: set[str] = set()
         self.models = dict(models)
         self.generation = 7
         self.server_ready = True
@@ -65,6 +70,28 @@ class FakeBackend:
             prediction: Prediction = ended.value
             return prediction
         raise AssertionError("a quick model waited")
+
+    def crowd(self, *names: str) -> None:
+        """Let these models have no room from now on; none: all have room."""
+        self.crowded = set(names)
+        self.pressure.crowded = len(names)
+
+    def shed(
+        self,
+        name: str,
+        number: int | None,
+        headers: Mapping[str, str],
+        protocol: str,
+        request_id: str,
+        received_s: float,
+        deadline: Deadline | None,
+    ) -> interface.Shed | None:
+        """Shed requests for `crowded` models, and keep that."""
+        if name not in self.crowded:
+            return None
+        error = Overloaded("full", retry_after_s=3)
+        self.refusals.append((name, protocol, error))
+        return interface.Shed(error, VersionRef(name, self.models[name].number))
 
     async def _recorded(self, request: PredictRequest) -> Prediction:
         """Run one request; `outcomes` keeps how it ended."""

@@ -34,7 +34,13 @@ BODIES = st.sampled_from(
 PATHS = st.sampled_from(
     ["/v2/models/echo/infer"] * 8
     + ["/v2/models/echo/versions/1/infer", "/v2/models/echo/versions/9/infer", "/v2/models/nobody/infer"]
-    + ["/v2/models/full/infer", "/v2/models/simple/infer", "/v1/models/echo:predict", "/v2/models/e%63ho/infer"]
+    + [
+        "/v2/models/full/infer",
+        "/v2/models/packed/infer",
+        "/v2/models/simple/infer",
+        "/v1/models/echo:predict",
+        "/v2/models/e%63ho/infer",
+    ]
     + ["/v2/models/echo/infer/", "/v2/models/echo/infer?a=b", "/v2/models/echo/infe", "/v2", "//v2/models/echo/infer"]
     + ["http://door/v2/models/echo/infer", "/v2/models/" + "a" * 600 + "/infer", "*"]
 )
@@ -119,7 +125,10 @@ class Wire:
 def gateway(*, at_once: bool) -> FakeBackend:
     """Return the gateway in memory that conversations are held with."""
     full = raising(Overloaded("full"))
-    return FakeBackend({"echo": echo(Datatype.FP64), "simple": simple(), "full": full}, at_once=at_once)
+    models = {"echo": echo(Datatype.FP64), "simple": simple(), "full": full, "packed": echo(Datatype.FP64)}
+    backend = FakeBackend(models, at_once=at_once)
+    backend.crowd("packed")
+    return backend
 
 
 async def hold(pieces: Sequence[bytes], backend: FakeBackend, *, lane: bool) -> tuple[bytes, bool, list[str]]:

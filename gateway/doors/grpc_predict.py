@@ -109,7 +109,7 @@ class Predictions:
         self._backend = backend
         self._limits = limits
         self._work = work
-        self._held_bytes = 0
+        self._pressure = backend.pressure
         self._streams: set[asyncio.Task[None]] = set()
         self._ending = False
         self._decoders = ThreadPoolExecutor(_DECODERS, "turnout-message")
@@ -125,7 +125,16 @@ class Predictions:
         self._decoders.shutdown(wait=False)
 
     def infer(self, core: CoreCall) -> None:
-        """Answer one ModelInfer."""
+        """Answer one ModelInfer; while the process holds all it may, without its message."""
+        if self._pressure.presses:
+            try:
+                self._pressure.check()
+                self._pressure.check_bytes()
+            except Overloaded as error:
+                call = Call(core)
+                self._backend.refused("", PROTOCOL, error, call.request_id, call.received_s)
+                call.refuse(error, self._backend.generation)
+                return
         core.receive(self._infer)
 
     def stream(self, core: CoreCall) -> None:
@@ -134,6 +143,8 @@ class Predictions:
 
     def _infer(self, core: CoreCall, message: bytes | None) -> None:
         call = Call(core)
+        if self._pressure.presses and message is not None and self._shed(call, message):
+            return
         exchange = Exchange(call, self._limits.message_bytes)
         try:
             answer = self._begin(exchange, brought(core, message))
@@ -145,6 +156,23 @@ class Predictions:
             self._refuse(call, exchange, error)
         else:
             call.answer(written, answer.generation, answer.version, answer.fallback)
+
+    def _shed(self, call: Call, message: bytes) -> bool:
+        """Refuse a call for which there is no room by what its message begins with; tell whether it was refused."""
+        asked = grpc_wire.leading_texts(message, 2)
+        if asked is None:
+            return False
+        route, number = asked
+        try:
+            version = version_number(number, route)
+            deadline = caller_deadline(call.headers.get(HEADER_DEADLINE_MS), {}, call.left_s)
+        except TurnoutError:
+            return False  # it is told so the long way
+        shed = self._backend.shed(route, version, call.headers, PROTOCOL, call.request_id, call.received_s, deadline)
+        if shed is None:
+            return False
+        call.refuse(shed.error, self._backend.generation, shed.version)
+        return True
 
     async def _infer_later(self, call: Call, exchange: Exchange, answer: Coroutine[Any, Any, Prediction]) -> None:
         try:
@@ -222,8 +250,7 @@ class Predictions:
         What is left must be awaited: it holds the message.
         """
         size = len(message)
-        if self._held_bytes + size > self._limits.held_bytes:
-            raise Overloaded(f"{self._held_bytes} bytes of messages are held already; try again")
+        self._pressure.check_bytes(size)
         infer = InferMessage(message)
         exchange.route, exchange.id = infer.route, infer.id
         version = version_number(infer.version, infer.route)
@@ -234,14 +261,14 @@ class Predictions:
 
     def _wait(self, size: int, rest: Coroutine[Any, Any, Prediction]) -> Coroutine[Any, Any, Prediction]:
         """Hold a message, from now on, until its answer is there."""
-        self._held_bytes += size
+        self._pressure.hold(size)
         return self._held(size, rest)
 
     async def _held(self, size: int, rest: Coroutine[Any, Any, Prediction]) -> Prediction:
         try:
             return await rest
         finally:
-            self._held_bytes -= size
+            self._pressure.release(size)
 
     async def _decoded(self, exchange: Exchange, infer: InferMessage, version: int | None) -> Prediction:
         try:

@@ -11,6 +11,7 @@ from turnout.core.tensor import Buffer
 _MAX_FIELDS: Final = 1024
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES: Final = {_FIXED64: 8, _FIXED32: 4}
+_LONG: Final = 0x80  # from here on a length takes more than a byte
 _MAX_TAG: Final = 1 << 32
 _MAX_VARINT: Final = 1 << 64
 
@@ -42,6 +43,28 @@ def split(message: bytes, number: int) -> tuple[bytes, list[memoryview]]:
     except _Odd:
         pass
     return message, []
+
+
+def leading_texts(message: bytes, count: int) -> list[str] | None:
+    """Return fields 1 to `count`, each a short text or absent, where they stand in front as every client writes them.
+
+    None for a message that begins otherwise. It says nothing of what stands behind.
+    """
+    found: list[str] = []
+    at = 0
+    for number in range(1, count + 1):
+        if message[at : at + 1] != bytes((number << 3 | _LENGTH,)):
+            found.append("")
+            continue
+        end = at + 2 + (message[at + 1] if at + 1 < len(message) else _LONG)
+        if end - at - 2 >= _LONG or end > len(message):
+            return None
+        try:
+            found.append(message[at + 2 : end].decode())
+        except UnicodeDecodeError:
+            return None
+        at = end
+    return found if at else None
 
 
 def delimited(number: int, payload: Buffer) -> tuple[bytes, Buffer]:

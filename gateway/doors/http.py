@@ -39,7 +39,7 @@ class HttpDoor:
 
     def __init__(self, backend: Backend, limits: Limits, *, repository_control: bool) -> None:
         self._backend = backend
-        self._intake = BodyIntake(limits)
+        self._intake = BodyIntake(limits, backend.pressure)
         self.predictions = Predictions(backend, self._intake)
         self._infer = InferForm(limits)
         self._predict = PredictForm(limits)

@@ -17,6 +17,7 @@ from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH,
 from gateway.doors.interface import Answer, Backend
 from gateway.doors.kept_answer import KeptAnswer
 from gateway.doors.request_body import Body, BodyIntake
+from gateway.pressure import Holding
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Internal, TurnoutError
 from turnout.core.request import Parameter, Prediction, PredictRequest
@@ -192,35 +193,63 @@ class Predictions:
         try:
             answer = exchange.ask(exchange.reader()(body))
             if not isinstance(answer, Prediction):
-                return self._rest(exchange, answer)
+                return self._rest(exchange, answer, len(body))
             response = exchange.response(answer)
         except TurnoutError as error:
             return exchange.refusal(error)
         except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
             return exchange.refusal(_unforeseen(exchange))
         if _is_packed(response, headers):
-            return self._rest(exchange, answer)
+            return self._rest(exchange, answer, 0)
         return response
+
+    def shed(self, target: Target, headers: Headers) -> Response | None:
+        """Return the refusal of a request for which there is no room, from its heading alone; None if it may be taken.
+
+        To be asked while the backend's `pressure.presses`.
+        """
+        received_s, identity = monotonic_s(), request_id(headers.text(REQUEST_ID))
+        try:
+            version = version_number(target.version, target.route)
+            deadline = caller_deadline(headers.text(DEADLINE_MS), {})
+        except TurnoutError:
+            return None  # it is told so the long way
+        shed = self._backend.shed(target.route, version, headers, PROTOCOL, identity, received_s, deadline)
+        if shed is None:
+            return None
+        status, pairs, body = error_parts(shed.error, identity)
+        return Response(status, pairs + our_headers(identity, self._backend.generation, shed.version, None), body)
 
     async def serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with an error if need be; says nothing to a caller that left."""
-        await self._complete(Exchange(self._backend, target, Headers(scope["headers"])), None, scope, receive, send)
+        headers = Headers(scope["headers"])
+        shed = self.shed(target, headers) if self._backend.pressure.presses else None
+        if shed is None:
+            exchange = Exchange(self._backend, target, headers)
+            await self._complete(exchange, None, self._intake.holding(), scope, receive, send)
+        else:
+            await send(start(shed.status, shed.pairs))
+            await send(end(shed.body))
 
-    def _rest(self, exchange: Exchange, answer: Answer) -> App:
+    def _rest(self, exchange: Exchange, answer: Answer, size: int) -> App:
+        holding = self._intake.holding()
+        holding.add(size)
+
         async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._complete(exchange, answer, scope, receive, send)
+            await self._complete(exchange, answer, holding, scope, receive, send)
 
         return rest
 
     async def _complete(
-        self, exchange: Exchange, answer: Answer | None, scope: Scope, receive: Receive, send: Send
+        self, exchange: Exchange, answer: Answer | None, holding: Holding, scope: Scope, receive: Receive, send: Send
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
         caller = Caller(task)
         try:
             if answer is None:
-                answer = exchange.ask(await self._intake.take(receive, exchange.headers, caller, exchange.reader()))
+                reader = exchange.reader()
+                answer = exchange.ask(await self._intake.take(receive, exchange.headers, caller, reader, holding))
             if not isinstance(answer, Prediction):
                 answer = await caller.awaits(scope, receive, answer)
             response = exchange.response(answer)
@@ -235,6 +264,8 @@ class Predictions:
             response = exchange.refusal(why)
         except Exception:  # noqa: BLE001  as in `begin`
             response = exchange.refusal(_unforeseen(exchange))
+        finally:
+            holding.release()
         if not caller.gone:
             await send(start(response.status, response.pairs))
             await send(end(response.body))

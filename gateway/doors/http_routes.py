@@ -146,13 +146,16 @@ class Resources:
         assert task is not None
         caller = Caller(task)
         headers = Headers(request.scope["headers"])
+        holding = self._intake.holding()
         try:
-            return await self._intake.take(request.receive, headers, caller, read)
+            return await self._intake.take(request.receive, headers, caller, read, holding)
         except asyncio.CancelledError:
             why = caller.why()
             if why is None:
                 raise
             raise why from None
+        finally:
+            holding.release()
 
 
 def _target(request: Request) -> tuple[str, int | None]:

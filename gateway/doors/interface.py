@@ -1,11 +1,14 @@
 """What a door may ask of the gateway behind it. Doors translate bytes; every decision is on the other side."""
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from turnout.core.errors import TurnoutError
+from gateway.pressure import Pressure
+from turnout.core.clock import Deadline
+from turnout.core.errors import Overloaded, TurnoutError
+from turnout.core.ids import VersionRef
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
 
@@ -58,8 +61,34 @@ class VersionStatistics(msgspec.Struct, frozen=True):
     compute_output: Timing
 
 
+class Shed(NamedTuple):
+    """A request that is not taken: why, and which version has no room; None when the process has none."""
+
+    error: Overloaded
+    version: VersionRef | None
+
+
 class Backend(Protocol):
     """The gateway as doors see it. Methods raise core errors (`NotFound`, `NotReady`, …)."""
+
+    @property
+    def pressure(self) -> Pressure:
+        """What this process holds. Doors count the bytes of what is not answered within its turn."""
+
+    def shed(
+        self,
+        name: str,
+        number: int | None,
+        headers: Mapping[str, str],
+        protocol: str,
+        request_id: str,
+        received_s: float,
+        deadline: Deadline | None,
+    ) -> Shed | None:
+        """Tell, without its body, that a request would be shed, and record it; None if it may be taken.
+
+        To be asked while `pressure.presses`.
+        """
 
     @property
     def generation(self) -> int:

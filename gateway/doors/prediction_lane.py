@@ -49,13 +49,14 @@ def protocol_for(door: HttpDoor, backend: Backend, limits: Limits, *, lane: bool
 
 
 class _Taken:
-    """A request on the lane, until its body is whole."""
+    """A request on the lane, until its body is whole; `shed` if it has its answer already and the body is dropped."""
 
-    __slots__ = ("headers", "parts", "target")
+    __slots__ = ("headers", "parts", "shed", "target")
 
-    def __init__(self, target: Target, headers: Headers) -> None:
+    def __init__(self, target: Target, headers: Headers, *, shed: bool) -> None:
         self.target = target
         self.headers = headers
+        self.shed = shed
         self.parts: list[bytes] = []
 
 
@@ -85,7 +86,8 @@ class LaneProtocol(DoorProtocol):
             self._patience.cancel()
             self._patience = None
         if self._taken is not None:
-            self._patience = self.loop.call_later(_REST_OF_BODY_S, self._leave)
+            patience_s = self.limits.linger_s if self._taken.shed else _REST_OF_BODY_S
+            self._patience = self.loop.call_later(patience_s, self._leave)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the lane: the ASGI callable counts callers that left."""
@@ -99,7 +101,7 @@ class LaneProtocol(DoorProtocol):
         """Keep a part of a body."""
         if self._taken is None:
             super().on_body(body)
-        else:
+        elif not self._taken.shed:
             self._taken.parts.append(body)
 
     def on_message_complete(self) -> None:
@@ -110,6 +112,8 @@ class LaneProtocol(DoorProtocol):
             return
         self._taken = None
         self._phase = Phase.BETWEEN
+        if taken.shed:
+            return
         parts = taken.parts
         outcome = self.predictions.begin(taken.target, taken.headers, parts[0] if len(parts) == 1 else b"".join(parts))
         if isinstance(outcome, Response):
@@ -148,7 +152,10 @@ class LaneProtocol(DoorProtocol):
             return None
         if not length.isdigit() or not 0 < int(length) <= min(OFF_LOOP_BYTES, self.limits.body_bytes):
             return None
-        return _Taken(target, headers)
+        shed = self.predictions.shed(target, headers) if self.backend.pressure.presses else None
+        if shed is not None:
+            self._write(shed)
+        return _Taken(target, headers, shed=shed is not None)
 
     def _is_idle(self) -> bool:
         """Tell whether an answer could be written right now, and the connection stays for more."""
@@ -168,13 +175,18 @@ class LaneProtocol(DoorProtocol):
         taken, self._taken = self._taken, None
         if taken is None:
             return
+        if taken.shed:
+            self.transport.close()
+            return
         super()._accept()
         for part in taken.parts:
             super().on_body(part)
 
     def _refuse(self, error: TurnoutError) -> None:
+        shed = self._taken is not None and self._taken.shed
         self._leave()
-        super()._refuse(error)
+        if not shed:  # else it has its answer
+            super()._refuse(error)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         rest, self._rest = self._rest, None

@@ -9,7 +9,8 @@ from gateway.doors.caller import Caller, Message, Receive
 from gateway.doors.compression import body_encoding, unpack
 from gateway.doors.http_headers import CONTENT_LENGTH, JSON_LENGTH, Headers
 from gateway.limits import KIB, Limits
-from turnout.core.errors import Cancelled, Overloaded, TooLarge
+from gateway.pressure import Holding, Pressure
+from turnout.core.errors import Cancelled, TooLarge
 
 Body: TypeAlias = bytes | memoryview
 Result = TypeVar("Result")
@@ -22,27 +23,37 @@ _ALIGNMENT: Final = 8
 class BodyIntake:
     """Takes the bodies of one door and hands each to its reader.
 
-    A small body is read at once; a big or packed one on a thread. All that wait for either are bounded together.
+    A small body is read at once; a big or packed one on a thread. All that wait for either are bounded together: above
+    the bound no new big body is begun, and those under way are read on once there is room.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, pressure: Pressure) -> None:
         self._limits = limits
-        self._held_bytes = 0
+        self._pressure = pressure
         self._threads = ThreadPoolExecutor(_THREADS, "turnout-body")
 
     def close(self) -> None:
         """Let the threads go once they are idle."""
         self._threads.shutdown(wait=False)
 
-    async def take(self, receive: Receive, headers: Headers, caller: Caller, read: Callable[[Body], Result]) -> Result:
-        """Receive a body, unpack it and return what `read` makes of it.
+    def holding(self) -> Holding:
+        """Return what counts the bytes of one request; whoever asks for it releases it."""
+        return Holding(self._pressure)
+
+    async def take(
+        self, receive: Receive, headers: Headers, caller: Caller, read: Callable[[Body], Result], holding: Holding
+    ) -> Result:
+        """Receive a body, unpack it and return what `read` makes of it. What is received is held.
 
         Raises TooLarge before more than the limit is received, Overloaded when too much is held already, Cancelled
         when the caller leaves, and what `read` raises. A slow body ends the task through `caller`.
         """
         declared = headers.raw.get(CONTENT_LENGTH)
-        if declared is not None and declared.isdigit() and int(declared) > self._limits.body_bytes:
+        length = int(declared) if declared is not None and declared.isdigit() else OFF_LOOP_BYTES + 1
+        if declared is not None and length > self._limits.body_bytes:
             raise self._too_large()
+        if length > OFF_LOOP_BYTES:
+            self._pressure.check_bytes()
         encoding = body_encoding(headers)
         timer = asyncio.get_running_loop().call_later(self._limits.body_s, caller.late)
         try:
@@ -50,9 +61,10 @@ class BodyIntake:
             whole = message.get("body")
             if whole is None or message.get("more_body") or len(whole) > OFF_LOOP_BYTES or encoding is not None:
                 reader = _Reader(read, encoding, self._limits.unpacked_bytes, headers)
-                return await self._take_more(message, receive, caller, reader, timer)
+                return await self._take_more(message, receive, caller, reader, timer, holding)
         finally:
             timer.cancel()
+        holding.add(len(whole))
         return read(whole)
 
     async def _take_more(
@@ -62,40 +74,32 @@ class BodyIntake:
         caller: Caller,
         reader: "_Reader[Result]",
         timer: asyncio.TimerHandle,
+        holding: Holding,
     ) -> Result:
         parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                if message["type"] == "http.disconnect":
-                    caller.gone = True
-                    raise Cancelled("the caller left before its body was complete")
-                part = message.get("body", b"")
-                size += len(part)
-                self._hold(len(part))
-                if size > self._limits.body_bytes:
-                    raise self._too_large()
-                parts.append(part)
-                if not message.get("more_body"):
-                    break
-                message = await receive()
-            timer.cancel()
-            if size <= OFF_LOOP_BYTES and reader.encoding is None:
-                return reader(parts)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, reader, parts)
-        finally:
-            self._held_bytes -= size
+        while True:
+            if message["type"] == "http.disconnect":
+                caller.gone = True
+                raise Cancelled("the caller left before its body was complete")
+            part = message.get("body", b"")
+            if holding.size + len(part) > self._limits.body_bytes:
+                raise self._too_large()
+            parts.append(part)
+            if not message.get("more_body"):
+                break
+            await holding.receive(len(part))
+            message = await receive()
+        holding.add(len(part))
+        timer.cancel()
+        if holding.size <= OFF_LOOP_BYTES and reader.encoding is None:
+            return reader(parts)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, reader, parts)
 
     async def run(self, work: Callable[[bytes], Result], data: bytes) -> Result:
         """Return `work(data)`, done on a thread when the data is big."""
         if len(data) <= OFF_LOOP_BYTES:
             return work(data)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, data)
-
-    def _hold(self, size: int) -> None:
-        self._held_bytes += size
-        if self._held_bytes > self._limits.held_bytes:
-            raise Overloaded("too many request bodies are being received; come back later")
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"request body: is over the limit of {self._limits.body_bytes} bytes")

@@ -8,6 +8,7 @@ from gateway.observe.metrics import Metrics
 from gateway.routing import described
 from gateway.routing.follower import Follower
 from gateway.routing.router import Router
+from gateway.routing.shedding import Shedding
 from gateway.routing.table import CompiledRoute, Table
 from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
@@ -27,6 +28,8 @@ class GatewayBackend:
         self._router = router
         self._follower = follower
         self._metrics = metrics
+        self.pressure = pool.pressure
+        self.shed = Shedding(router, pool.pressure).shed
 
     @property
     def generation(self) -> int:

@@ -100,3 +100,40 @@ class Recorder:
                 error=error.message,
             )
         )
+
+    def shed(
+        self,
+        route: str,
+        choice: Choice,
+        protocol: str,
+        error: TurnoutError,
+        request_id: str,
+        received_s: float,
+        generation: int,
+    ) -> None:
+        """Record a request that was shed unread. Under a flood each costs little: the log shows a sample of them."""
+        duration_s = monotonic_s() - received_s
+        outcome = status_of(error).outcome
+        choice.metrics.requests(protocol, outcome).add()
+        choice.metrics.duration.observe(duration_s)
+        served = choice.target.served
+        if served is not None:
+            served.metrics.fail_seconds.add(duration_s)
+        if self._log is None or not self._log.wants(request_id, failed=False):
+            return
+        self._log.write(
+            AccessRecord(
+                time=wall_s(),
+                request_id=request_id,
+                protocol=protocol,
+                route=route,
+                version=choice.target.key,
+                arm=choice.arm,
+                generation=generation,
+                outcome=outcome.value,
+                rows=0,
+                duration_us=int(duration_s * 1e6),
+                predict_us=0,
+                error=error.message,
+            )
+        )

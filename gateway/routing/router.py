@@ -98,6 +98,14 @@ class Router:
             generation=table.generation if table is not None else 0,
         )
 
+    def shed(
+        self, name: str, choice: Choice, protocol: str, error: TurnoutError, request_id: str, received_s: float
+    ) -> None:
+        """Record a request that its heading alone showed to be too much for the version that it would have got."""
+        table = self.table
+        generation = table.generation if table is not None else 0
+        self._recorder.shed(name, choice, protocol, error, request_id, received_s, generation)
+
     async def close(self) -> None:
         """Stop the shadows, and let threads go."""
         await self._shadows.close()

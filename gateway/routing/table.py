@@ -5,6 +5,7 @@ Thousands of routes take seconds to compile: it is done in slices, so that the d
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -138,6 +139,19 @@ class CompiledRoute:
         key = sticky_key(sticky, request.headers, request.parameters) if sticky is not None else None
         number = bucket(sticky.salt, key) if sticky is not None and key is not None else int(draw * BUCKETS)
         return self._choices[self.split.owner(number)]
+
+    def certain(self, headers: Mapping[str, str]) -> Choice | None:
+        """Return who answers where the headers alone tell; None where the body or a draw decides."""
+        for match, choice in self._matches:
+            if is_match(match, headers):
+                return choice
+        if self._only is not None:
+            return self._only
+        sticky = self.route.sticky
+        if sticky is not None:
+            key = sticky_key(sticky, headers, {})
+            return self._choices[self.split.owner(bucket(sticky.salt, key))] if key is not None else None
+        return None
 
     def _choice(self, version: str, arm: str) -> Choice:
         target = self._target(version, arm)

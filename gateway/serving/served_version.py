@@ -13,7 +13,7 @@ from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
 from gateway.serving.loading import Call, Engine, load, replay_golden, warm
 from gateway.serving.stages import REPORTED, Stage, step
-from turnout.core.clock import monotonic_s, wall_s
+from turnout.core.clock import Deadline, monotonic_s, wall_s
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, TurnoutError
 from turnout.core.report import VersionReport
 from turnout.core.signature import Signature
@@ -149,6 +149,10 @@ class ServedVersion:
             self._count(call)
         self._answered(rows)
         return outputs
+
+    def check(self, deadline: Deadline) -> None:
+        """Raise Overloaded if one row more would find no room, or no answer in time. Says nothing of readiness."""
+        self._admission.check(1, deadline)
 
     def adopt(self, entry: VersionEntry) -> None:
         """Take what a newer snapshot says of the same bytes: bounds and buckets."""

@@ -260,9 +260,10 @@ async def test_metadata_over_the_limit_are_refused():
 async def test_held_messages_are_bounded():
     """Messages that wait for answers count together; the one too many is told when to come back."""
     gate = Gate()
-    backend = FakeBackend({"m": gate.model()})
+    limits = Limits(held_bytes=12_000)
+    backend = FakeBackend({"m": gate.model()}, limits=limits)
     wide = {"x": Tensor.of(np.zeros(1000))}
-    async with serving(backend, Limits(held_bytes=12_000)) as client:
+    async with serving(backend, limits) as client:
         first = client.unary("ModelInfer")(raw_request("m", wide))
         await gate.reached.wait()
         got = await client.infer(raw_request("m", wide))

@@ -7,17 +7,12 @@ import struct
 
 import pytest
 
-from gateway.doors.http import HttpDoor
-from gateway.doors.prediction_lane import protocol_for
-from gateway.http_server import HttpServer
 from gateway.limits import Limits
-from tests.fake_backend import FakeBackend, Gate, echo
+from tests.http_door import ROW, Door, infer, read_answer
 from tests.waiting import eventually_async
-from turnout.core.tensor import Datatype
 
 LIMITS = Limits(header_bytes=4096, body_bytes=100_000, header_s=0.3, body_s=0.3, linger_s=0.3, write_s=0.3)
 PATIENT = Limits(header_bytes=4096, body_bytes=100_000)
-ROW = b'{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[1.5]}]}'
 
 
 WAYS = {"asgi": (False, True), "lane": (True, True), "lane, then waiting": (True, False)}
@@ -28,63 +23,6 @@ def _way(request, monkeypatch):
     """Run every test over each way that a prediction may take."""
     monkeypatch.setattr(Door, "lane", WAYS[request.param][0])
     monkeypatch.setattr(Door, "at_once", WAYS[request.param][1])
-
-
-class Door:
-    """A running door and its gateway in memory."""
-
-    lane = True
-    at_once = True
-
-    def __init__(self, limits):
-        self.gate = Gate()
-        models = {"echo": echo(Datatype.FP64), "slow": self.gate.model()}
-        self.backend = FakeBackend(models, at_once=self.at_once)
-        app = HttpDoor(self.backend, limits, repository_control=False)
-        self.server = HttpServer(app, protocol_for(app, self.backend, limits, lane=self.lane))
-        self.port = 0
-        self._writers = []
-
-    async def __aenter__(self):
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port = listener.getsockname()[1]
-        await self.server.open(listener)
-        return self
-
-    async def __aexit__(self, *_):
-        self.gate.open.set()
-        for writer in self._writers:
-            writer.close()
-        await self.server.stop(5)
-
-    async def connect(self):
-        """Open a connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self._writers.append(writer)
-        return reader, writer
-
-    async def send(self, *pieces):
-        """Open a connection, send, and return it."""
-        reader, writer = await self.connect()
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        return reader, writer
-
-
-def infer(model="echo", body=ROW, *headers):
-    """Return the bytes of an infer request."""
-    lines = [f"POST /v2/models/{model}/infer HTTP/1.1", "host: door", f"content-length: {len(body)}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-async def read_answer(reader):
-    """Read one answer: status, headers, JSON."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
-    status_line, *lines = head.strip().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 10)
-    return int(status_line.split()[1]), headers, json.loads(body)
 
 
 async def read_refusal(reader, status):

@@ -9,12 +9,14 @@ import zlib
 import numpy as np
 import pytest
 
+from gateway import pressure as pressure_module
 from gateway.doors import json_body
 from gateway.doors.caller import Caller
 from gateway.doors.http import HttpDoor
 from gateway.doors.http_headers import Headers
 from gateway.doors.request_body import BodyIntake
 from gateway.limits import Limits
+from gateway.pressure import Pressure
 from tests.fake_backend import FakeBackend, echo
 from tests.unit.gateway.doors.http_client import binary_body, binary_input, client, error_of, read_answer, sent
 from turnout.core.errors import Overloaded
@@ -192,33 +194,65 @@ async def test_chunks_are_put_together(backend):
     assert answer.json()["outputs"][0]["data"] == [1.5, 2.5]
 
 
-async def test_all_bodies_that_wait_are_bounded_together():
-    """Above the bound new bodies are shed, and the room comes back."""
-    intake = BodyIntake(Limits(held_bytes=100))
+def receiving(*messages):
+    """Return ASGI's `receive` with these messages, an event that tells that they are used up, and a queue for more."""
+    coming, waits, rest = list(messages), asyncio.Event(), asyncio.Queue()
+
+    async def receive():
+        if coming:
+            return coming.pop(0)
+        waits.set()
+        return await rest.get()
+
+    return receive, waits, rest
+
+
+HALF = {"type": "http.request", "body": b"x" * 60, "more_body": True}
+END = {"type": "http.request", "body": b"y"}
+
+
+def taking(pressure):
+    """Return a function that takes a body of unknown length under this pressure."""
     task = asyncio.current_task()
     assert task is not None
-    waits, rest = asyncio.Event(), asyncio.Queue()
-    half = {"type": "http.request", "body": b"x" * 60, "more_body": True}
+    intake = BodyIntake(Limits(held_bytes=100), pressure)
 
-    def receiving(*messages):
-        coming = list(messages)
+    async def take(receive, read=bytes):
+        holding = intake.holding()
+        try:
+            return await intake.take(receive, Headers([]), Caller(task), read, holding)
+        finally:
+            holding.release()
 
-        async def receive():
-            if coming:
-                return coming.pop(0)
-            waits.set()
-            return await rest.get()
+    return take, intake
 
-        return receive
 
-    first = asyncio.create_task(intake.take(receiving(half), Headers([]), Caller(task), bytes))
-    await waits.wait()
-    with pytest.raises(Overloaded, match="too many request bodies"):
-        await intake.take(receiving(half), Headers([]), Caller(task), bytes)
-    rest.put_nowait({"type": "http.request", "body": b"y"})
-    assert await first == b"x" * 60 + b"y"
-    end = {"type": "http.request", "body": b""}
-    assert await intake.take(receiving(half, end), Headers([]), Caller(task), len) == 60
+async def test_all_bodies_are_bounded_together():
+    """While all room is used up new bodies are shed, those under way are read on once there is room again."""
+    pressure = Pressure(Limits(held_bytes=100))
+    take, intake = taking(pressure)
+    first, first_waits, rest = receiving(HALF)
+    second, second_waits, _ = receiving(HALF, END)
+    tasks = [asyncio.create_task(take(first)), asyncio.create_task(take(second, len))]
+    await first_waits.wait()
+    assert pressure.held_bytes == 120
+    with pytest.raises(Overloaded, match="120 bytes of requests are held"):
+        await take(receiving(HALF)[0])
+    assert not second_waits.is_set()
+    rest.put_nowait(END)
+    assert await asyncio.gather(*tasks) == [b"x" * 60 + b"y", 61]
+    assert pressure.held_bytes == 0
+    intake.close()
+
+
+async def test_bodies_that_hold_up_each_other_do_not_for_ever(monkeypatch):
+    """Where all room is taken by bodies that are not whole, those that wait too long for room are shed."""
+    monkeypatch.setattr(pressure_module, "PAUSE_S", 0.01)
+    pressure = Pressure(Limits(held_bytes=100))
+    take, intake = taking(pressure)
+    ends = await asyncio.gather(*(take(receiving(HALF, HALF, END)[0]) for _ in range(2)), return_exceptions=True)
+    assert any(isinstance(end, Overloaded) for end in ends)
+    assert pressure.held_bytes == 0
     intake.close()
 
 
