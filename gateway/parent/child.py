@@ -45,6 +45,12 @@ async def start(
         )
 
 
+def cannot_run(error: OSError) -> str:
+    """Say why no child can be started, and what helps."""
+    remedy = f"; user {os.geteuid()} must be able to run it" if isinstance(error, PermissionError) else ""
+    return f"no process can be started with {sys.executable}: {error.strerror or error}{remedy}"
+
+
 def signal_child(process: Process, number: signal.Signals) -> None:
     """Signal a child that has not been waited for; one that is gone already is no matter.
 

@@ -43,7 +43,10 @@ class ControlProcess:
         self._stopping = False
 
     async def start(self) -> None:
-        """Start control and wait until it listens. Raises CannotStart when it ends instead; it has said why."""
+        """Start control and wait until it listens.
+
+        Raises CannotStart when it ends instead, having said why, and when no process can be started.
+        """
         ready, theirs = os.pipe()
         try:
             self._process = await child.start(
@@ -53,6 +56,9 @@ class ControlProcess:
                 more=("--ready-fd", str(theirs)),
                 watches_stdin=True,
             )
+        except OSError as error:
+            os.close(ready)
+            raise CannotStart(child.cannot_run(error)) from error
         except BaseException:
             os.close(ready)
             raise

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeAlias
 
+from gateway.parent import child
 from gateway.parent.backoff import Backoff
 from gateway.parent.decision import START_PATIENCE_S, Step, decide, merge, tried
 from gateway.parent.failure import CannotStart
@@ -264,6 +265,9 @@ class Fleet:
             except OSError as error:
                 _log.error("no gateway process can be started: %s", error)
                 self._slots.give_back(slot)
+                self._deaths += 1
+                if not self._heard_any and self._deaths >= _DEATHS_AT_START:
+                    raise CannotStart(child.cannot_run(error)) from error
                 await asyncio.sleep(backoff.after(0.0))
                 continue
             self.processes.append(process)

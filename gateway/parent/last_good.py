@@ -39,5 +39,5 @@ def read(path: Path) -> tuple[Snapshot, bytes] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _log.error("%s is not used: %s", path, error)
+        _log.error("%s is not used: %s; control's next snapshot replaces it", path, error)
         return None

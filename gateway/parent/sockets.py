@@ -4,6 +4,7 @@ grpcio takes no socket: gateway processes bind the gRPC port themselves with SO_
 """
 
 import errno
+import os
 import socket
 from typing import Final
 
@@ -45,7 +46,9 @@ def _bind(host: str, port: int, flag: str, option: int, *, backlog: int | None) 
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise CannotStart(f"host {host} (--host) cannot be resolved: {error.strerror or error}") from error
+        raise CannotStart(
+            f"host {host} (--host) cannot be resolved: {error.strerror or error}; name an address of this machine"
+        ) from error
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -60,7 +63,9 @@ def _bind(host: str, port: int, flag: str, option: int, *, backlog: int | None) 
 
 def _reason(error: OSError, host: str, port: int, flag: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} ({flag}) on {host} is taken by another process"
+        return f"port {port} ({flag}) on {host} is taken by another process; stop that one, or choose another"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} ({flag}) on {host} may not be used by this user"
+        return f"port {port} ({flag}) on {host} may not be used by user {os.geteuid()}; choose one above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"host {host} (--host) is no address of this machine; name one that is"
     return f"port {port} ({flag}) on host {host} (--host) cannot be bound: {error.strerror or error}"

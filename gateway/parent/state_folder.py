@@ -4,6 +4,7 @@ One parent at a time holds `STATE/lock`. It knows folders only, never what the f
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -20,13 +21,22 @@ _PRIVATE_PREFIX: Final = "turnout-"
 # A parent that was killed leaves children behind for a moment: they hold the lock until they are gone.
 _ORPHANS_GONE_S: Final = 6.0
 _LOOK_S: Final = 0.05
+_REMEDIES: Final = {
+    errno.EACCES: "give it to user {user}, or choose another",
+    errno.EPERM: "give it to user {user}, or choose another",
+    errno.ENOSPC: "free some space, or choose another",
+    errno.EDQUOT: "free some space, or choose another",
+    errno.EROFS: "mount it writable, or choose another",
+}
 
 
 class _InUse(CannotStart):
     """Somebody else holds the lock; `lives`: another parent, and not just what one has left behind."""
 
     def __init__(self, root: Path, owner: str) -> None:
-        super().__init__(f"state folder {root} (--state) is in use by process {owner}")
+        super().__init__(
+            f"state folder {root} (--state) is in use by process {owner}; stop that one, or choose another"
+        )
         self.lives = _is_other_process(owner)
 
 
@@ -52,7 +62,7 @@ class StateFolder:
             self.sockets = self._sockets_folder()
         except OSError as error:
             raise CannotStart(
-                f"state folder {self.root} (--state) cannot be used: {error.strerror or error}"
+                f"state folder {self.root} (--state) cannot be used: {error.strerror or error}{self._remedy(error)}"
             ) from error
 
     @classmethod
@@ -71,6 +81,13 @@ class StateFolder:
         """Remove what only a running parent needs, and give the lock back."""
         self._clear_run()
         os.close(self.lock_fd)
+
+    def _remedy(self, error: OSError) -> str:
+        """Say which file it is about, where that is not the folder itself, and what helps."""
+        name = str(error.filename or "")
+        where = f" ({name})" if name not in ("", str(self.root)) else ""
+        remedy = _REMEDIES.get(error.errno or 0, "choose another").format(user=os.geteuid())
+        return f"{where}; {remedy}"
 
     def _lock(self) -> int:
         lock_fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

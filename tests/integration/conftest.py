@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ def _starter(place: Path) -> Iterator[Callable[..., Turnout]]:
     """Hand out a function that starts turnout commands in `place`; what still runs at the end is taken down."""
     started: list[Turnout] = []
 
-    def start(*command: str, **environment: str) -> Turnout:
-        started.append(Turnout(list(command), place, environment))
+    def start(*command: str, prefix: Sequence[str] = (), **environment: str) -> Turnout:
+        started.append(Turnout(list(command), place, environment, prefix))
         return started[-1]
 
     yield start
@@ -35,11 +35,11 @@ def _starter(place: Path) -> Iterator[Callable[..., Turnout]]:
 
 
 def _serving(turnout: Callable[..., Turnout], place: Path) -> Callable[..., Turnout]:
-    def start(folder: Path | None, *flags: str, **environment: str) -> Turnout:
+    def start(folder: Path | None, *flags: str, prefix: Sequence[str] = (), **environment: str) -> Turnout:
         named = [str(folder)] if folder else []
         state = () if "--state" in flags else ("--state", str(place / "state"))
         drain = () if "--drain-seconds" in flags else ("--drain-seconds", "3")
-        return turnout("serve", *named, *state, *drain, *ANY_PORT, *flags, **environment)
+        return turnout("serve", *named, *state, *drain, *ANY_PORT, *flags, prefix=prefix, **environment)
 
     return start
 

@@ -130,33 +130,13 @@ def test_an_empty_folder_is_ready_if_that_is_allowed(serve, tmp_path):
     assert server.get("/v2/health/ready").status_code == 200
 
 
-@pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port", "--control-port"])
-def test_a_taken_port_ends_the_start_with_one_clear_line(turnout, folder, tmp_path, flag):
-    """The line names the port and the flag; the exit status is 1."""
-    with listen("127.0.0.1", 0, "") as taken:
-        port = taken.getsockname()[1]
-        ports = [*ANY_PORT, flag, str(port)]
-        server = turnout("serve", str(folder), "--state", str(tmp_path / "state"), *ports)
-        assert server.process.wait(60) == 1
-    lines = eventually(lambda: [line for line in server.log if line.strip()])
-    assert len(lines) == 1, lines
-    assert str(port) in lines[0]
-    assert flag in lines[0]
-
-
 def test_a_folder_that_does_not_exist_is_one_clear_line(turnout, tmp_path):
     """So is every other mistake of the command line that is found at the start; JSON is asked for and given."""
     server = turnout("serve", "nowhere", "--output", "json")
     assert server.process.wait(60) == 1
-    assert json.loads(eventually(lambda: "".join(server.log))) == {"error": "cannot start: nowhere is not a folder"}
-
-
-def test_a_state_folder_that_cannot_be_written_is_one_clear_line(turnout, folder):
-    """A read-only place is named with its flag and the reason."""
-    server = turnout("serve", str(folder), "--state", "/proc/turnout-state", *ANY_PORT)
-    assert server.process.wait(60) == 1
-    (line,) = eventually(lambda: server.log)
-    assert "state folder /proc/turnout-state (--state) cannot be used" in line
+    assert json.loads(eventually(lambda: "".join(server.log))) == {
+        "error": "cannot start: nowhere (FOLDER) is not a folder; name one that holds models"
+    }
 
 
 def test_a_second_server_on_the_same_state_is_refused(serve, folder):

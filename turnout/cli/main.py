@@ -5,7 +5,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, runtime_checkable
 
 import typer
 
@@ -19,6 +19,14 @@ COMMANDS: Final = {
     "config": ("turnout.cli.config_check", "Check turnout.yaml, routes.yaml and model.yaml."),
     "predict": ("turnout.cli.predict", "Send rows of a file to a route and print its answers."),
 }
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """What typer raises for a wrong command line."""
+
+    def format_message(self) -> str:
+        """Return what is wrong."""
 
 
 class _CommandModule(Protocol):
@@ -51,17 +59,24 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments)
-    app = build(next((argument for argument in arguments if not argument.startswith("-")), None))
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    app = build(wanted)
     try:
-        # In standalone mode typer prints usage errors itself, as prose.
-        sys.exit(app(arguments, prog_name="turnout", standalone_mode=not as_json) or ExitCode.DONE)
+        # In standalone mode typer prints usage errors itself, in a box of several lines.
+        sys.exit(app(arguments, prog_name="turnout", standalone_mode=False) or ExitCode.DONE)
     except CommandFailed as error:
         _fail(error.message, error.code, as_json=as_json)
+    except typer.Abort:
+        _fail("aborted", ExitCode.FAILED, as_json=as_json)
     except Exception as error:
         code = getattr(error, "exit_code", None)  # typer's usage errors carry one
-        if not as_json or code is None:
+        if code is None:
             raise
-        _fail(str(error), code, as_json=True)
+        message = " ".join(error.format_message().split()) if isinstance(error, _UsageError) else str(error)
+        if not message:  # a group without a command: typer has printed its help
+            sys.exit(code)
+        known = f"turnout {wanted}" if wanted in COMMANDS else "turnout"
+        _fail(f"{message.rstrip('.')}; see {known} --help", code, as_json=as_json)
 
 
 def _fail(message: str, code: int, *, as_json: bool) -> None:

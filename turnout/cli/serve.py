@@ -4,6 +4,7 @@ import contextlib
 import enum
 import ipaddress
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -168,8 +169,20 @@ def settings_of(config: Path | None, **flags: object) -> Settings:
     except OSError as error:
         raise CommandFailed(f"cannot start: {config} (--config) cannot be read: {error.strerror}") from error
     if settings.folder is not None and not Path(settings.folder).is_dir():
-        raise CommandFailed(f"cannot start: {settings.folder} is not a folder")
+        raise CommandFailed(f"cannot start: {settings.folder} (FOLDER) is not a folder; name one that holds models")
+    if settings.folder is not None:
+        _check_listable(settings.folder)
     return settings
+
+
+def _check_listable(folder: str) -> None:
+    try:
+        tuple(Path(folder).iterdir())
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot start: {folder} (FOLDER) cannot be listed by user {os.geteuid()}; "
+            "give it the right to read and search"
+        ) from error
 
 
 def run_gateway(settings: Settings, control: Embedded | str, output: Output) -> None:

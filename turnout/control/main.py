@@ -66,7 +66,9 @@ def _registry(config: ControlConfig) -> SqliteRegistry:
     try:
         return SqliteRegistry(path, os.path.realpath(config.folder) if config.folder else "")
     except NotRecorded as error:
-        raise CannotStart(f"the records cannot be opened: {error}") from error
+        raise CannotStart(
+            f"the records cannot be opened: {error}; restore that file, or move it away to begin anew"
+        ) from error
 
 
 async def _serve(config: ControlConfig, registry: SqliteRegistry, listener: socket.socket, ready_fd: int) -> None:
@@ -118,8 +120,11 @@ def _bind(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        reason = "taken by another process" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
-        raise CannotStart(f"control port {host}:{port}: {reason}; choose another with --control-port") from error
+        if error.errno == errno.EADDRINUSE:
+            reason = "is taken by another process; stop that one, or choose another"
+        else:
+            reason = f"cannot be bound: {os.strerror(error.errno or 0)}; choose another"
+        raise CannotStart(f"port {port} (--control-port) on {host} {reason}") from error
 
 
 def _say_ready(descriptor: int, port: int) -> None:

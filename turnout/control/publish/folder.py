@@ -5,6 +5,7 @@ gives out no numbers and records nothing: `catalogue.py` does.
 """
 
 import contextlib
+import errno
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from turnout.core.snapshot import FileEntry, VersionEntry
 
 _LOOK_AGAIN_S: Final = 0.1
 FLAT: Final = 0
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class FoundVersion(NamedTuple):
@@ -103,7 +105,8 @@ class _Pending:
         except BlobChanged as error:
             raise StillWritten from error
         except OSError as error:
-            raise FolderProblem(f"cannot be read: {error.strerror or error}") from error
+            what = "kept under STATE" if error.errno in _NO_ROOM else "read"
+            raise FolderProblem(f"cannot be {what}: {error.strerror or error}") from error
         if after != before:
             raise StillWritten
         self.manifest = found.manifest

@@ -1,11 +1,13 @@
 """The embedded control plane as the parent keeps it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from gateway.parent import control_process
+from gateway.parent import child, control_process
 from gateway.parent.control_process import ControlProcess
+from gateway.parent.failure import CannotStart
 
 
 async def test_a_start_that_fails_leaves_no_descriptor_open(monkeypatch):
@@ -17,9 +19,19 @@ async def test_a_start_that_fails_leaves_no_descriptor_open(monkeypatch):
     monkeypatch.setattr(control_process.child, "start", fails)
     process = ControlProcess(lambda port: b"", "127.0.0.1", 0, 0)
     before = _open_descriptors()
-    with pytest.raises(OSError, match="no memory"):
+    with pytest.raises(CannotStart, match=r"no process can be started with .*: no memory$"):
         await process.start()
     assert _open_descriptors() == before
+
+
+async def test_a_python_that_this_user_may_not_run_is_one_clear_line(monkeypatch, tmp_path):
+    """As for a service user whose interpreter lies in another one's home: the line names both."""
+    (tmp_path / "python").touch(mode=0o600)
+    monkeypatch.setattr(child.sys, "executable", str(tmp_path / "python"))
+    process = ControlProcess(lambda port: b"", "127.0.0.1", 0, 0)
+    said = rf"with {tmp_path}/python: Permission denied; user {os.geteuid()} must be able to run it"
+    with pytest.raises(CannotStart, match=said):
+        await process.start()
 
 
 def _open_descriptors():

@@ -46,7 +46,7 @@ def test_a_port_that_a_sharing_server_listens_on_is_taken():
 
 def test_a_host_that_is_not_this_machines_is_one_clear_line():
     """The line names the host."""
-    with pytest.raises(CannotStart, match=r"host 192.0.2.1 \(--host\) cannot be bound"):
+    with pytest.raises(CannotStart, match=r"host 192.0.2.1 \(--host\) is no address of this machine"):
         listen("192.0.2.1", 0, "--http-port")
 
 

@@ -72,10 +72,13 @@ def test_callers_may_load_models_only_on_loopback_unless_it_is_said(run, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("serve", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (("serve", "nowhere"), "turnout: cannot start: nowhere (FOLDER) is not a folder; name one that holds models\n"),
         (("serve", "--config", "none.yaml"), "turnout: cannot start: none.yaml (--config) cannot be read: "),
         (("serve", "--config", "odd.yaml"), "turnout: cannot start: odd.yaml:1: "),
-        (("control", "nowhere"), "turnout: cannot start: nowhere is not a folder\n"),
+        (
+            ("control", "nowhere"),
+            "turnout: cannot start: nowhere (FOLDER) is not a folder; name one that holds models\n",
+        ),
         (("serve",), "turnout: name a FOLDER (or folder: in turnout.yaml), or --allow-empty\n"),
         (("serve", ""), "turnout: FOLDER is empty; name a path\n"),
         (("serve", "--state", ""), "turnout: --state is empty; name a path\n"),
