@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: run
 run: $(TOUR) ## train, serve and drive the flight-delay models; stays up until Ctrl-C (ARGS=--once ends by itself)
@@ -47,8 +47,12 @@ lint: $(DEV) ## check style, types, imports and declared dependencies
 	$(BIN)/deptry .
 
 .PHONY: bench
-bench: $(DEV) ## measure one row on one core against bare handlers
+bench: $(DEV) ## measure speed on one core against bare handlers, 20 minutes (ARGS=--quick for 3)
 	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(DEV) ## measure speed on one core against other servers, each in an environment of its own
+	@$(BIN)/python -m bench.campaign.peers $(ARGS)
 
 .PHONY: campaign
 campaign: $(DEV) ## run every long check

@@ -24,9 +24,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from bench import speed_models, workload
+from bench import workload
 from bench.campaign.harness import RESULTS, ROOT
 from bench.counted import BARE, ROWS_FILE
+from bench.speed.models import write_echo, write_sklearn, write_strings
 
 BUDGET: Final = RESULTS / "instructions.json"
 ALLOWED: Final = 1.10
@@ -76,11 +77,11 @@ def recorded() -> Budget:
 def write_models(folder: Path, *, sklearn: bool) -> None:
     """Write what the counted process serves: made here, since training costs much more where it is counted."""
     workload.write_model(folder)
-    speed_models.write_echo(folder / "echo")
-    speed_models.write_strings(folder / "strings")
+    write_echo(folder / "echo")
+    write_strings(folder / "strings")
     np.save(folder / ROWS_FILE, workload.rows())
     if sklearn:
-        speed_models.write_sklearn(folder / "scikit")
+        write_sklearn(folder / "scikit")
 
 
 class Counter:

@@ -31,7 +31,9 @@ def has(program: str) -> bool:
 
 def missing() -> list[str]:
     """Return the Debian packages whose programs are not here."""
-    packages = [program for program in ("curl", "git", "valgrind") if not has(program)]
+    packages = [program for program in ("curl", "git", "valgrind", "wrk") if not has(program)]
+    if not has("h2load"):
+        packages.append("nghttp2-client")
     if not has_jdk():
         packages.append("openjdk-17-jdk-headless")
     if not (has("prometheus") and has("promtool")):

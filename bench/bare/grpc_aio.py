@@ -23,8 +23,8 @@ async def infer(
     x = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(tuple(request.inputs[0].shape))
     label, probabilities = _session.run(_names, {"x": x})
     response = inference_pb2.ModelInferResponse(model_name="cancer")
-    response.outputs.add(name="output_label", datatype="INT64", shape=label.shape)
-    response.outputs.add(name="output_probability", datatype="FP32", shape=probabilities.shape)
+    response.outputs.add(name=_names[0], datatype="INT64", shape=label.shape)
+    response.outputs.add(name=_names[1], datatype="FP32", shape=probabilities.shape)
     response.raw_output_contents.append(label.tobytes())
     response.raw_output_contents.append(probabilities.tobytes())
     return response

@@ -19,6 +19,7 @@ import msgspec
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "bench" / "results"
+_SHOWN_CHARS: Final = 1000
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -47,8 +48,9 @@ class Facts(msgspec.Struct, frozen=True):
 class Campaign:
     """One long check: collects figures, prints each as it comes, and tells the whole at the end."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, results: Path = RESULTS) -> None:
         self.name = name
+        self._results = results
         self.seed = seed
         self.random = random.Random(seed)
         self.figures: list[Figure] = []
@@ -79,7 +81,8 @@ class Campaign:
     def note(self, name: str, value: object) -> None:
         """Keep a value that has no bar."""
         self.extra[name] = value
-        print(f"        {name} = {value}")
+        shown = str(value)
+        print(f"        {name} = {shown if len(shown) <= _SHOWN_CHARS else '(in the JSON)'}")
 
     def _add(self, figure: Figure) -> None:
         self.figures.append(figure)
@@ -97,21 +100,24 @@ class Campaign:
             "figures": self.figures,
             "notes": self.extra,
         }
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        path = RESULTS / f"{self.name}.json"
+        self._results.mkdir(parents=True, exist_ok=True)
+        path = self._results / f"{self.name}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
         print(f"campaign {self.name}: {'reached' if reached else 'NOT REACHED'}; {path.relative_to(ROOT)}")
         return 0 if reached else 1
 
 
 def run(
-    name: str, check: Callable[[Campaign, argparse.Namespace], None], parser: argparse.ArgumentParser | None = None
+    name: str,
+    check: Callable[[Campaign, argparse.Namespace], None],
+    parser: argparse.ArgumentParser | None = None,
+    results: Path = RESULTS,
 ) -> None:
-    """Run one check as a script and exit with its code; `--seed` repeats a run."""
+    """Run one check as a script and exit with its code; `--seed` repeats a run. The JSON goes to `results`."""
     parser = parser or argparse.ArgumentParser(description=check.__doc__)
     parser.add_argument("--seed", type=int, default=20131107)
     arguments = parser.parse_args()
-    campaign = Campaign(name, arguments.seed)
+    campaign = Campaign(name, arguments.seed, results)
     try:
         check(campaign, arguments)
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ def machine(tmp_path, monkeypatch):
     """Return the only folder of programs on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    for program in ("curl", "git", "valgrind", "prometheus", "promtool"):
+    for program in ("curl", "git", "valgrind", "wrk", "h2load", "prometheus", "promtool"):
         write_program(tmp_path, program, "")
     write_program(tmp_path, "javac", "javac 17.0.1")
     return tmp_path
