@@ -59,7 +59,7 @@ class FakeBackend:
         self.counted = [VersionStatistics("echo", "1", 5, 3, 2, *[Timing(2, 10)] * 6)]
 
     def predict(self, request: PredictRequest) -> interface.Answer:
-        """Check, run and encode as the router does."""
+        """Check, run and have the answer written as the router does."""
         model = self.models.get(request.route)
         work = self._recorded(request)
         if model is None or not model.quick or not self.at_once:
@@ -123,8 +123,8 @@ class FakeBackend:
         picked = {name: outputs[name] for name in wanted}
         version = None if model.fallback == "value" else request.picked
         prediction = Prediction(picked, version, self.generation, model.fallback)
-        if request.encode is not None:
-            request.encode(prediction)
+        if request.writer is not None:
+            prediction.written = request.writer.write(prediction, request)
         return prediction
 
     def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:

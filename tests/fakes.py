@@ -162,6 +162,20 @@ def route(name, champion, weights=None, **fields):
     return Route(name, champion, variants(weights or {champion: BUCKETS}), explicit=True, **fields)
 
 
+class Writer:
+    """Writes answers with `write`, which gets the prediction; `long` tells what takes long."""
+
+    def __init__(self, write=lambda _: None, long=lambda _: False):
+        self._write = write
+        self._long = long
+
+    def write(self, prediction, request):
+        return self._write(prediction)
+
+    def writes_long(self, outputs):
+        return self._long(outputs)
+
+
 def request(x=(1.0,), *, name="m", version=None, inputs=None, outputs=(), request_id="id-1", **fields):
     """Return a request of one input `x`."""
     return PredictRequest(

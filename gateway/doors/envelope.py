@@ -19,7 +19,6 @@ HEADER_DEADLINE_MS: Final = "turnout-deadline-ms"
 SHARED_MEMORY: Final = "shared_memory_region"
 MAX_INPUTS: Final = 16_384
 
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 # Seeded by the system. Ids must differ, not resist guessing; asking the system for each costs a call into it.
 _random_bits: Final = random.Random().getrandbits  # noqa: S311
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -33,11 +32,6 @@ def request_id(offered: str | None) -> str:
     return f"{_random_bits(128):032x}"
 
 
-def traceparent(offered: str | None) -> str | None:
-    """Return the caller's W3C trace context when it is well formed; a broken one is as good as none."""
-    return offered if offered is not None and _TRACEPARENT.fullmatch(offered) else None
-
-
 def version_number(text: str | None, route: str) -> int | None:
     """Read the path's version. Raises NotFound: a version that is no number exists nowhere."""
     if text is None or text == "":
@@ -49,31 +43,28 @@ def version_number(text: str | None, route: str) -> int | None:
 
 
 def caller_deadline(
-    header_ms: str | None, parameters: Mapping[str, Parameter], transport_s: float | None = None
+    header_ms: str | None, parameters: Mapping[str, Parameter], since_s: float, transport_s: float | None = None
 ) -> Deadline | None:
     """Return the earliest deadline that the caller named, or None (DESIGN 6).
 
     `turnout-deadline-ms` as header or parameter, Triton's `timeout` parameter in microseconds (0 means none), and
-    the transport's own seconds left. Raises InvalidInput naming the field.
+    the transport's own seconds left. The caller's time runs from `since_s`. Raises InvalidInput naming the field.
     """
-    if header_ms is None and transport_s is None and not parameters:
-        return None
     found: list[float] = []
     if header_ms is not None:
         found.append(_milliseconds(f"header {HEADER_DEADLINE_MS}", header_ms) / 1000)
-    parameter = parameters.get(HEADER_DEADLINE_MS)
-    if parameter is not None:
-        found.append(_milliseconds(f"parameter {HEADER_DEADLINE_MS}", parameter) / 1000)
-    timeout = parameters.get("timeout")
-    if timeout is not None:
-        microseconds = _whole("parameter timeout", timeout)
+    if parameters:
+        parameter = parameters.get(HEADER_DEADLINE_MS)
+        if parameter is not None:
+            found.append(_milliseconds(f"parameter {HEADER_DEADLINE_MS}", parameter) / 1000)
+        microseconds = _whole("parameter timeout", parameters.get("timeout", 0))
         if microseconds < 0:
             raise InvalidInput("parameter timeout: microseconds must not be negative")
         if microseconds:
             found.append(min(microseconds / 1e6, _MAX_DEADLINE_MS / 1000))
     if transport_s is not None:
         found.append(transport_s)
-    return Deadline.after(min(found)) if found else None
+    return Deadline(since_s + min(found)) if found else None
 
 
 def refuse_sequence(parameters: Mapping[str, Parameter]) -> None:

@@ -7,6 +7,7 @@ output has no typed form. Imports no grpc.
 
 import functools
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -103,10 +104,11 @@ class InferMessage:
 class InferRequest:
     """One decoded request: what goes to the router, and how its answer is to be written.
 
-    `outputs` are the names asked for; `raw` tells the form of the answer.
+    `outputs` are the names asked for; `raw` tells the form of the answer. Its door sets `limit_bytes` for the answer,
+    and whether that `is_final`: the last one of its request in a stream.
     """
 
-    __slots__ = ("_classes", "id", "inputs", "parameters", "raw", "route")
+    __slots__ = ("_classes", "id", "inputs", "is_final", "limit_bytes", "parameters", "raw", "route")
 
     def __init__(
         self,
@@ -124,14 +126,16 @@ class InferRequest:
         self._classes = classes
         self.parameters = parameters
         self.raw = raw
+        self.limit_bytes = sys.maxsize
+        self.is_final = False
 
     @property
     def outputs(self) -> Sequence[str]:
         """The outputs asked for, none for all."""
         return tuple(self._classes)
 
-    def encode(self, prediction: Prediction, request_id: str, *, limit_bytes: int, final: bool = False) -> bytes:
-        """Return the serialised ModelInferResponse; `final` marks it as the last one of its request in a stream.
+    def write(self, prediction: Prediction, request: PredictRequest) -> bytes:
+        """Return the serialised ModelInferResponse.
 
         Raises TooLarge for an answer over the limit, ModelFault and InvalidInput as classification does.
         """
@@ -139,8 +143,8 @@ class InferRequest:
         parts: list[Buffer] = [_head(self.route, prediction.version, prediction.generation, prediction.fallback)]
         if self.id:
             parts += grpc_wire.delimited(_ID, self.id.encode())
-        parts += (_before_request_id(len(request_id)), request_id.encode())
-        if final:
+        parts += (_before_request_id(len(request.request_id)), request.request_id.encode())
+        if self.is_final:
             parts.append(_FINAL)
         if self.raw or not all(map(_has_typed_form, tensors.values())):
             for name, tensor in tensors.items():
@@ -149,8 +153,8 @@ class InferRequest:
         else:
             parts.append(_typed_outputs(tensors))
         written = b"".join(parts)
-        if len(written) > limit_bytes:
-            raise TooLarge(f"the answer of {len(written)} bytes is over the limit of {limit_bytes} bytes")
+        if len(written) > self.limit_bytes:
+            raise TooLarge(f"the answer of {len(written)} bytes is over the limit of {self.limit_bytes} bytes")
         return written
 
     def writes_long(self, outputs: Mapping[str, Tensor]) -> bool:

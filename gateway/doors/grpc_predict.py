@@ -17,19 +17,18 @@ from gateway.doors.envelope import (
     caller_deadline,
     refuse_sequence,
     request_id,
-    traceparent,
     version_number,
 )
 from gateway.doors.grpc_call import Call, Stream, Work, brought, unforeseen
 from gateway.doors.grpc_codec import InferMessage, InferRequest, error_response
 from gateway.doors.grpc_core import CoreCall
 from gateway.doors.interface import Answer, Backend
-from gateway.doors.kept_answer import KeptAnswer
 from gateway.limits import Limits
-from turnout.core.clock import Deadline, monotonic_s
+from turnout.core.clock import monotonic_s
 from turnout.core.errors import Cancelled, NotReady, Overloaded, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.status import shown_message
+from turnout.core.traceparent import accepted
 from turnout.core.wire import inference_pb2 as pb
 
 PROTOCOL: Final = "grpc"
@@ -45,7 +44,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_kept",
         "_streamed",
         "headers",
         "id",
@@ -66,19 +64,13 @@ class Exchange:
         self.route = self.id = ""
         self.request: PredictRequest | None = None
         self._streamed = index is not None
-        self._kept: KeptAnswer[bytes]
 
     def ask(self, received: InferRequest, version: int | None) -> PredictRequest:
         """Return what the router is asked. Raises InvalidInput for a deadline that is none."""
         refuse_sequence(received.parameters)
-        deadline = caller_deadline(self.headers.get(HEADER_DEADLINE_MS), received.parameters, self.left_s)
-        if deadline is not None:
-            # The caller's time runs from when its message came, not from when it was read.
-            deadline = Deadline(deadline.at_s - (monotonic_s() - self.received_s))
-        identity, limit_bytes, final = self.request_id, self.limit_bytes, self._streamed
-        self._kept = KeptAnswer(
-            lambda prediction: received.encode(prediction, identity, limit_bytes=limit_bytes, final=final)
-        )
+        headers = self.headers
+        trace = headers.get("traceparent")
+        received.limit_bytes, received.is_final = self.limit_bytes, self._streamed
         self.request = PredictRequest(
             route=self.route,
             version=version,
@@ -87,19 +79,21 @@ class Exchange:
             protocol=PROTOCOL,
             request_id=self.request_id,
             received_s=self.received_s,
-            headers=self.headers,
+            headers=headers,
             parameters=received.parameters,
             id=self.id,
-            deadline=deadline,
-            traceparent=traceparent(self.headers.get("traceparent")),
-            encode=self._kept,
-            encodes_long=received.writes_long,
+            deadline=caller_deadline(
+                headers.get(HEADER_DEADLINE_MS), received.parameters, self.received_s, self.left_s
+            ),
+            traceparent=accepted(trace) if trace is not None else None,
+            writer=received,
         )
         return self.request
 
-    def written(self, prediction: Prediction) -> bytes:
-        """Return the bytes of this very answer."""
-        return self._kept.of(prediction)
+
+def _bytes(prediction: Prediction) -> bytes:
+    written: bytes = prediction.written
+    return written
 
 
 class Predictions:
@@ -151,7 +145,7 @@ class Predictions:
             if not isinstance(answer, Prediction):
                 self._work.start(core, self._infer_later(call, exchange, answer))
                 return
-            written = exchange.written(answer)
+            written = _bytes(answer)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets our form of answer
             self._refuse(call, exchange, error)
         else:
@@ -165,7 +159,7 @@ class Predictions:
         route, number = asked
         try:
             version = version_number(number, route)
-            deadline = caller_deadline(call.headers.get(HEADER_DEADLINE_MS), {}, call.left_s)
+            deadline = caller_deadline(call.headers.get(HEADER_DEADLINE_MS), {}, call.received_s, call.left_s)
         except TurnoutError:
             return False  # it is told so the long way
         shed = self._backend.shed(route, version, call.headers, PROTOCOL, call.request_id, call.received_s, deadline)
@@ -177,7 +171,7 @@ class Predictions:
     async def _infer_later(self, call: Call, exchange: Exchange, answer: Coroutine[Any, Any, Prediction]) -> None:
         try:
             prediction = await answer
-            written = exchange.written(prediction)
+            written = _bytes(prediction)
         except Exception as error:  # noqa: BLE001  as above
             self._refuse(call, exchange, error)
         else:
@@ -237,7 +231,7 @@ class Predictions:
         try:
             answer = self._begin(exchange, message)
             prediction = answer if isinstance(answer, Prediction) else await answer
-            return b"".join(grpc_wire.delimited(_STREAM_ANSWER, exchange.written(prediction)))
+            return b"".join(grpc_wire.delimited(_STREAM_ANSWER, _bytes(prediction)))
         except Exception as error:  # noqa: BLE001  as for a single prediction
             failure = self._failure(exchange, error)
         text = shown_message(failure, exchange.request_id).encode()

@@ -60,24 +60,25 @@ class HttpDoor:
     def target(self, path: str) -> Target | None:
         """Return what a prediction's path asks for, or None for any other path."""
         form: Form
+        read_json = None
         if path.startswith(_V2):
             parts = path[len(_V2) :].removesuffix("/").split("/")
             if parts.pop() != "infer":
                 return None
-            form = self._infer
+            form, read_json = self._infer, self._infer.read_json
         elif path.startswith(_V1) and path.removesuffix("/").endswith(_PREDICT):
             parts = path[len(_V1) :].removesuffix("/").removesuffix(_PREDICT).split("/")
             form = self._predict
         else:
             return None
         if len(parts) == 1:
-            return Target(form, parts[0], None)
+            return Target(form, parts[0], None, read_json)
         if len(parts) == 3 and parts[1] == "versions":
-            return Target(form, parts[0], parts[2])
+            return Target(form, parts[0], parts[2], read_json)
         return None
 
     async def _other(self, target: Target | None, scope: Scope, receive: Receive, send: Send) -> None:
-        identity = request_id(Headers(scope["headers"]).text(REQUEST_ID))
+        identity = request_id(Headers(dict(scope["headers"])).text(REQUEST_ID))
         ours = our_headers(identity, self._backend.generation, None, None)
         started = False
 

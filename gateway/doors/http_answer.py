@@ -1,5 +1,6 @@
 """What every HTTP answer has in common: our headers, and errors as `{"error": …}` with the table's status."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -28,17 +29,36 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 def our_headers(request_id: str, generation: int, version: VersionRef | None, fallback: str | None) -> list[Pair]:
     """Return the headers that say which request this was and who answered it."""
-    pairs = [(_REQUEST_ID, request_id.encode()), (_GENERATION, b"%d" % generation)]
+    return pairs_of(our_lines(request_id, generation, version, fallback))
+
+
+def our_lines(request_id: str, generation: int, version: VersionRef | None, fallback: str | None) -> bytes:
+    """Return the same as they go over the wire."""
+    lines = b"%b: %b\r\n%b: %d\r\n" % (_REQUEST_ID, request_id.encode(), _GENERATION, generation)
     if version is not None:
-        pairs.append((_VERSION, _text(version)))
+        lines += _version_line(version)
     if fallback is not None:
-        pairs.append((_FALLBACK, fallback.encode()))
-    return pairs
+        lines += b"%b: %b\r\n" % (_FALLBACK, fallback.encode())
+    return lines
+
+
+def lines_of(pairs: Iterable[Pair]) -> bytes:
+    """Return headers as they go over the wire."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def pairs_of(lines: bytes) -> list[Pair]:
+    """Return the headers of `lines_of`, one by one."""
+    found: list[Pair] = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b": ")
+        found.append((name, value))
+    return found
 
 
 @lru_cache(_KNOWN_VERSIONS)
-def _text(version: VersionRef) -> bytes:
-    return str(version).encode()
+def _version_line(version: VersionRef) -> bytes:
+    return b"%b: %b\r\n" % (_VERSION, str(version).encode())
 
 
 def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], bytes]:

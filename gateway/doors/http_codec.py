@@ -4,13 +4,14 @@ Translates and checks form; which tensors a model takes is decided behind the do
 the received bytes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final, Union
 
 import msgspec
 
 from gateway.doors import json_body
-from gateway.doors.answer import AnswerPlan, WantedOutput, Written, write
+from gateway.doors.answer import PlainAnswer, PlannedAnswer, WantedOutput
 from gateway.doors.classification import PARAMETER as CLASSIFICATION
 from gateway.doors.classification import class_count
 from gateway.doors.envelope import MAX_INPUTS, SHARED_MEMORY
@@ -18,9 +19,9 @@ from gateway.doors.http_headers import JSON_LENGTH, Headers
 from gateway.limits import Limits
 from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
-from turnout.core.request import Parameter, Prediction
+from turnout.core.request import AnswerWriter, Parameter
 from turnout.core.signature import TensorSpec, check_shape, unknown_datatype
-from turnout.core.tensor import Datatype, Tensor
+from turnout.core.tensor import MAX_RANK, Datatype, Tensor, TensorMap
 
 BINARY_DATA: Final = "binary_data"
 BINARY_DATA_OUTPUT: Final = "binary_data_output"
@@ -53,38 +54,56 @@ class _Body(msgspec.Struct):
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
-_PLAIN: Final = AnswerPlan({}, binary=False, annotated=False)
 
 
-class InferRequest:
-    """One decoded infer body: what goes to the router, and how its answer is to be written."""
+class _TypedInput(msgspec.Struct, tag_field="datatype", kw_only=True):
+    """An input whose elements are read together with the rest of the body; its datatype is the tag."""
 
-    __slots__ = ("id", "inputs", "outputs", "parameters", "plan", "writes_long")
+    name: str
+    shape: tuple[int, ...]
+    parameters: dict[str, Parameter] | None = None
 
-    def __init__(
-        self,
-        inputs: Mapping[str, Tensor],
-        plan: AnswerPlan,
-        parameters: Mapping[str, Parameter],
-        id: str = "",  # noqa: A002  the protocol's own word
-    ) -> None:
-        self.inputs = inputs
-        self.plan = plan
-        self.writes_long = plan.is_long
-        self.outputs: Sequence[str] = tuple(plan.wanted)
-        self.parameters = parameters
-        self.id = id
 
-    def write(self, prediction: Prediction, name: str, request_id: str) -> Written:
-        """Return the answer's bytes. Raises ModelFault or InvalidInput for what the caller's form cannot carry."""
-        return write(prediction, self.plan, name=name, id=self.id, request_id=request_id)
+_TYPED: Final[Mapping[type[msgspec.Struct], Datatype]] = {
+    msgspec.defstruct(
+        f"_{datatype}Input",
+        [("data", list[json_tensor.element_type(datatype)])],  # type: ignore[misc]  # a type made at run time
+        bases=(_TypedInput,),
+        tag=str(datatype),
+    ): datatype
+    for datatype in json_tensor.DATATYPES
+}
+_AnyInput: Any = Union[tuple(_TYPED)]  # noqa: UP007  from a list there is no other way
+
+
+class _TypedBody(msgspec.Struct):
+    inputs: list[_AnyInput]
+    outputs: list[_Output] | None = None
+    id: str | None = None
+    parameters: dict[str, Parameter] | None = None
+
+
+_TYPED_BODY: Final = msgspec.json.Decoder(_TypedBody)
+_PLAIN: Final = PlainAnswer()
+# Beyond it elements are read piece by piece.
+_TYPED_BYTES: Final = 64 * 1024
+
+
+class InferRequest(msgspec.Struct, gc=False):
+    """One decoded infer body: what goes to the router, and who writes its answer."""
+
+    inputs: TensorMap
+    writer: AnswerWriter
+    outputs: Sequence[str] = ()
+    parameters: Mapping[str, Parameter] = {}
+    id: str = ""
 
 
 class InferForm:
     """The v2 infer body as the HTTP door takes it."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._nesting = limits.nesting
 
     def typed_by_model(self, headers: Headers) -> bool:
         """Tell whether only the model says what the body's bytes mean."""
@@ -94,7 +113,11 @@ class InferForm:
         """Decode a body; `specs` are the model's inputs where it is typed by the model. Raises InvalidInput."""
         if is_raw(headers):
             return decode_raw(body, specs)
-        return decode(body, headers, self._limits.nesting)
+        return decode(body, headers, self._nesting)
+
+    def read_json(self, body: bytes) -> InferRequest:
+        """Decode a body that is JSON and nothing else. Raises InvalidInput by name."""
+        return _typed(body, self._nesting) or _read(body, None, self._nesting)
 
 
 def is_raw(headers: Headers) -> bool:
@@ -106,17 +129,52 @@ def decode(body: bytes | memoryview, headers: Headers, nesting: int) -> InferReq
     """Read a JSON body, with binary tensors behind it where the header says so. Raises InvalidInput by name."""
     length = headers.raw.get(JSON_LENGTH)
     if length is None:
-        text, binary = bytes(body), None
-    else:
-        size = _json_length(length, len(body))
-        view = memoryview(body)
-        text, binary = bytes(view[:size]), view[size:]
+        return _read(bytes(body), None, nesting)
+    size = _json_length(length, len(body))
+    view = memoryview(body)
+    return _read(bytes(view[:size]), view[size:], nesting)
+
+
+def _read(text: bytes, binary: memoryview | None, nesting: int) -> InferRequest:
     document = json_body.read(_BODY, text, nesting)
-    parameters = document.parameters or {}
+    inputs = _tensors(document.inputs, binary)
+    if not document.outputs and not document.parameters:
+        return InferRequest(inputs, _PLAIN, id=document.id or "")
+    return _planned(inputs, document.outputs or (), document.parameters or {}, document.id or "")
+
+
+def _typed(text: bytes, nesting: int) -> InferRequest | None:
+    """Read a body in one go; None for one that has to be read in two steps, or whose fault those will name."""
+    if len(text) > _TYPED_BYTES or text.count(b"[") + text.count(b"{") > nesting:
+        return None
+    try:
+        document = _TYPED_BODY.decode(text)
+        inputs: dict[str, Tensor] = {}
+        for sent in document.inputs:
+            shape, data = sent.shape, sent.data
+            if len(data) != math.prod(shape) or not data or min(shape, default=1) < 0 or len(shape) > MAX_RANK:
+                return None
+            if sent.parameters or sent.name in inputs:
+                return None
+            datatype = _TYPED[type(sent)]
+            inputs[sent.name] = Tensor(datatype, json_tensor.array_of(datatype, data).reshape(shape))
+    except (ValueError, OverflowError, RecursionError):
+        return None
+    if not document.outputs and not document.parameters:
+        return InferRequest(inputs, _PLAIN, id=document.id or "")
+    return _planned(inputs, document.outputs or (), document.parameters or {}, document.id or "")
+
+
+def _planned(
+    inputs: TensorMap,
+    outputs: Sequence[_Output],
+    parameters: Mapping[str, Parameter],
+    id: str,  # noqa: A002
+) -> InferRequest:
     if parameters:
         check_parameters(parameters)
-    plan = _plan(document, parameters) if document.outputs or parameters else _PLAIN
-    return InferRequest(_tensors(document.inputs, binary), plan, parameters, document.id or "")
+    plan = _plan(outputs, parameters)
+    return InferRequest(inputs, plan, tuple(plan.wanted), parameters, id)
 
 
 def decode_raw(body: bytes | memoryview, specs: Sequence[TensorSpec]) -> InferRequest:
@@ -135,7 +193,7 @@ def decode_raw(body: bytes | memoryview, specs: Sequence[TensorSpec]) -> InferRe
         tensor = Tensor.from_raw(spec.name, spec.datatype, (1,), len(body).to_bytes(4, "little") + bytes(body))
     else:
         tensor = Tensor.from_raw(spec.name, spec.datatype, _raw_shape(spec, shape, len(body)), body).aligned()
-    return InferRequest({spec.name: tensor}, AnswerPlan({}, binary=True, annotated=False), {})
+    return InferRequest({spec.name: tensor}, PlannedAnswer({}, binary=True, annotated=False))
 
 
 def check_parameters(parameters: Mapping[str, Parameter]) -> None:
@@ -158,14 +216,14 @@ def _json_length(value: bytes, body_length: int) -> int:
     return size
 
 
-def _plan(document: _Body, parameters: Mapping[str, Parameter]) -> AnswerPlan:
+def _plan(outputs: Sequence[_Output], parameters: Mapping[str, Parameter]) -> PlannedAnswer:
     binary = parameters.get(BINARY_DATA_OUTPUT) is True
     wanted: dict[str, WantedOutput] = {}
-    for output in document.outputs or ():
+    for output in outputs:
         if output.name in wanted:
             raise InvalidInput(f"output '{output.name}': asked for twice")
         wanted[output.name] = _wanted(output.name, output.parameters, binary=binary)
-    return AnswerPlan(wanted, binary=binary, annotated=parameters.get(TURNOUT) is True)
+    return PlannedAnswer(wanted, binary=binary, annotated=parameters.get(TURNOUT) is True)
 
 
 def _wanted(name: str, parameters: Mapping[str, Parameter | None] | None, *, binary: bool) -> WantedOutput:

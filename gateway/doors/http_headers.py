@@ -1,7 +1,8 @@
 """A request's headers as received: bytes, decoded only when somebody asks for one by name."""
 
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
+
+import msgspec
 
 ACCEPT_ENCODING: Final = b"accept-encoding"
 CONTENT_ENCODING: Final = b"content-encoding"
@@ -15,25 +16,14 @@ TRACEPARENT: Final = b"traceparent"
 Pair = tuple[bytes, bytes]
 
 
-class Headers(Mapping[str, str]):
-    """Lower-case names to values; of a repeated header the last counts. `raw` are the bytes."""
+class Headers(msgspec.Struct, gc=False, frozen=True):
+    """A request's headers as received: `raw` maps lower-case names to values; of a repeated header the last counts."""
 
-    __slots__ = ("raw",)
+    raw: dict[bytes, bytes]
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
-        self.raw: dict[bytes, bytes] = dict(pairs)
-
-    def __getitem__(self, name: str) -> str:
-        """Return the value of a header as text."""
-        return self.raw[name.encode("latin-1", "replace")].decode("latin-1")
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return (name.decode("latin-1") for name in self.raw)
-
-    def __len__(self) -> int:
-        """Return how many headers there are."""
-        return len(self.raw)
+    def get(self, name: str) -> str | None:
+        """Return the value of a header by its name as text, or None."""
+        return self.text(name.encode("latin-1", "replace"))
 
     def text(self, name: bytes) -> str | None:
         """Return one header's text, or None."""

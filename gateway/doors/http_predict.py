@@ -7,22 +7,25 @@ ways share one exchange, so that they answer alike. Nothing here that only some 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+import msgspec
+
+from gateway.doors.answer import Written
 from gateway.doors.caller import Caller, Receive, Scope, Send
 from gateway.doors.compression import PACK_FROM_BYTES, pack, wants_gzip
-from gateway.doors.envelope import caller_deadline, refuse_sequence, request_id, traceparent, version_number
-from gateway.doors.http_answer import GZIP, JSON, OCTETS, end, error_parts, our_headers, start
-from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers, Pair
+from gateway.doors.envelope import caller_deadline, refuse_sequence, request_id, version_number
+from gateway.doors.http_answer import GZIP, OCTETS, end, error_parts, lines_of, our_lines, pairs_of, start
+from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers
 from gateway.doors.interface import Answer, Backend
-from gateway.doors.kept_answer import KeptAnswer
 from gateway.doors.request_body import Body, BodyIntake
 from gateway.pressure import Holding
-from turnout.core.clock import Deadline, monotonic_s
+from turnout.core.clock import monotonic_s
 from turnout.core.errors import Internal, TurnoutError
-from turnout.core.request import Parameter, Prediction, PredictRequest
+from turnout.core.request import AnswerWriter, Parameter, Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
 from turnout.core.tensor import TensorMap
+from turnout.core.traceparent import accepted
 
 _log = logging.getLogger(__name__)
 
@@ -31,31 +34,28 @@ PROTOCOL: Final = "http"
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Written(Protocol):
-    """An answer's bytes; `json_bytes` is the length of its JSON where raw tensors follow it, else None."""
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-
-    @property
-    def json_bytes(self) -> int | None:
-        """Length of the JSON in front."""
-
-
 class ReadBody(Protocol):
-    """A decoded body, which knows how its answer is to be written."""
+    """A decoded body, and who writes its answer."""
 
-    inputs: TensorMap
-    outputs: Sequence[str]
-    parameters: Mapping[str, Parameter]
-    id: str
+    @property
+    def inputs(self) -> TensorMap:
+        """The tensors by name."""
 
-    def write(self, prediction: Prediction, name: str, request_id: str) -> Written:
-        """Return the answer's bytes. Raises ModelFault or InvalidInput for what the caller's form cannot carry."""
+    @property
+    def writer(self) -> AnswerWriter:
+        """What writes the answer, as `Written`."""
 
-    def writes_long(self, outputs: TensorMap) -> bool:
-        """Tell whether writing these outputs takes longer than the loop should wait."""
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The outputs asked for, none for all."""
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The request's own parameters."""
+
+    @property
+    def id(self) -> str:
+        """The caller's name of the request."""
 
 
 class Form(Protocol):
@@ -69,115 +69,113 @@ class Form(Protocol):
 
 
 class Target:
-    """What a path asks for: a route, perhaps a version, in a form."""
+    """What a path asks for: a route, perhaps a version, in a form. `read_json` reads plain JSON bodies of the form."""
 
-    __slots__ = ("form", "route", "version")
+    __slots__ = ("form", "read_json", "route", "version")
 
-    def __init__(self, form: Form, route: str, version: str | None) -> None:
+    def __init__(
+        self, form: Form, route: str, version: str | None, read_json: Callable[[bytes], ReadBody] | None = None
+    ) -> None:
         self.form = form
         self.route = route
         self.version = version
+        self.read_json = read_json
 
 
-class Response(NamedTuple):
-    """A whole answer; `pairs` are its headers, the body's length among them."""
+class Response(msgspec.Struct):
+    """A whole answer; `lines` are its headers as they go over the wire, the body's length among them."""
 
     status: int
-    pairs: list[Pair]
+    lines: bytes
     body: bytes
 
     def packed(self, body: bytes) -> "Response":
         """Return the same answer with its body as gzip."""
-        pairs = [pair for pair in self.pairs if pair[0] != CONTENT_LENGTH]
-        return Response(self.status, [*pairs, GZIP, _length(body)], body)
+        pairs = [pair for pair in pairs_of(self.lines) if pair[0] != CONTENT_LENGTH]
+        return Response(self.status, lines_of([*pairs, GZIP, (CONTENT_LENGTH, b"%d" % len(body))]), body)
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One prediction from its heading to its response. `request` is set once the router has it."""
 
-    __slots__ = (
-        "_backend",
-        "_kept",
-        "_received_s",
-        "_target",
-        "_version",
-        "headers",
-        "request",
-        "request_id",
-    )
-
-    def __init__(self, backend: Backend, target: Target, headers: Headers) -> None:
-        self.headers = headers
-        self.request_id = request_id(headers.text(REQUEST_ID))
-        self.request: PredictRequest | None = None
-        self._backend = backend
-        self._target = target
-        self._received_s = monotonic_s()
-        self._version: int | None = None
-        self._kept: KeptAnswer[Written]
+    backend: Backend
+    target: Target
+    headers: Headers
+    request_id: str
+    received_s: float
+    version: int | None = None
+    request: PredictRequest | None = None
 
     def reader(self) -> Callable[[Body], ReadBody]:
         """Return what decodes the body, perhaps on a thread. Raises NotFound, NotReady."""
-        target, headers = self._target, self.headers
-        self._version = version_number(target.version, target.route)
+        target, headers = self.target, self.headers
+        self.version = version_number(target.version, target.route)
         specs: Sequence[TensorSpec] = ()
         if target.form.typed_by_model(headers):
-            specs = self._backend.describe(target.route, self._version).inputs
+            specs = self.backend.describe(target.route, self.version).inputs
         return lambda body: target.form.read(body, headers, specs)
+
+    def read(self, body: bytes) -> ReadBody:
+        """Decode a small body at once. Raises InvalidInput, NotFound, NotReady."""
+        target = self.target
+        if target.read_json is None or target.version is not None or JSON_LENGTH in self.headers.raw:
+            return self.reader()(body)
+        return target.read_json(body)
 
     def ask(self, body: ReadBody) -> Answer:
         """Hand the request to the gateway. Raises InvalidInput, and what the gateway refuses it with."""
-        headers, route, identity = self.headers, self._target.route, self.request_id
+        headers, raw, parameters = self.headers, self.headers.raw, body.parameters
         deadline = trace = None
-        if body.parameters or DEADLINE_MS in headers.raw:
-            refuse_sequence(body.parameters)
-            deadline = caller_deadline(headers.text(DEADLINE_MS), body.parameters)
-        if deadline is not None:
-            # The caller's time runs from its first byte, not from the end of its body.
-            deadline = Deadline(deadline.at_s - (monotonic_s() - self._received_s))
-        if TRACEPARENT in headers.raw:
-            trace = traceparent(headers.text(TRACEPARENT))
-        self._kept = KeptAnswer(lambda prediction: body.write(prediction, route, identity))
-        self.request = PredictRequest(
-            route=route,
-            version=self._version,
+        if parameters:
+            refuse_sequence(parameters)
+        if parameters or DEADLINE_MS in raw:
+            deadline = caller_deadline(headers.text(DEADLINE_MS), parameters, self.received_s)
+        if TRACEPARENT in raw:
+            trace = accepted(raw[TRACEPARENT].decode("latin-1"))
+        self.request = request = PredictRequest(
+            route=self.target.route,
+            version=self.version,
             inputs=body.inputs,
             outputs=body.outputs,
             protocol=PROTOCOL,
-            request_id=identity,
-            received_s=self._received_s,
+            request_id=self.request_id,
+            received_s=self.received_s,
             headers=headers,
-            parameters=body.parameters,
+            parameters=parameters,
             id=body.id,
             deadline=deadline,
             traceparent=trace,
-            encode=self._kept,
-            encodes_long=body.writes_long,
+            writer=body.writer,
         )
-        return self._backend.predict(self.request)
+        return self.backend.predict(request)
 
     def response(self, prediction: Prediction) -> Response:
         """Return the response of this very answer."""
-        written = self._kept.of(prediction)
-        pairs: list[Pair] = [JSON]
-        if written.json_bytes is not None:
-            pairs = [OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes)]
-        pairs.append(_length(written.body))
-        pairs += our_headers(self.request_id, prediction.generation, prediction.version, prediction.fallback)
-        return Response(200, pairs, written.body)
+        written: Written = prediction.written
+        body = written.body
+        ours = our_lines(self.request_id, prediction.generation, prediction.version, prediction.fallback)
+        if written.json_bytes is None:
+            return Response(
+                200, b"content-type: application/json\r\ncontent-length: %d\r\n%b" % (len(body), ours), body
+            )
+        lines = b"%bcontent-length: %d\r\n%b" % (
+            lines_of((OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes))),
+            len(body),
+            ours,
+        )
+        return Response(200, lines, body)
 
     def refusal(self, failure: TurnoutError) -> Response:
         """Return the response of a failure, and record it unless the router has."""
         request = self.request
         picked, generation = None, 0
         if request is None:
-            self._backend.refused(self._target.route, PROTOCOL, failure, self.request_id, self._received_s)
+            self.backend.refused(self.target.route, PROTOCOL, failure, self.request_id, self.received_s)
         else:
             picked, generation = request.picked, request.generation
         status, pairs, body = error_parts(failure, self.request_id)
-        return Response(
-            status, pairs + our_headers(self.request_id, generation or self._backend.generation, picked, None), body
-        )
+        ours = our_lines(self.request_id, generation or self.backend.generation, picked, None)
+        return Response(status, lines_of(pairs) + ours, body)
 
 
 class Predictions:
@@ -189,9 +187,9 @@ class Predictions:
 
     def begin(self, target: Target, headers: Headers, body: bytes) -> Response | App:
         """Answer one request whose body is here, if nothing has to be waited for; else return who answers it."""
-        exchange = Exchange(self._backend, target, headers)
+        exchange = self._exchange(target, headers)
         try:
-            answer = exchange.ask(exchange.reader()(body))
+            answer = exchange.ask(exchange.read(body))
             if not isinstance(answer, Prediction):
                 return self._rest(exchange, answer, len(body))
             response = exchange.response(answer)
@@ -211,25 +209,28 @@ class Predictions:
         received_s, identity = monotonic_s(), request_id(headers.text(REQUEST_ID))
         try:
             version = version_number(target.version, target.route)
-            deadline = caller_deadline(headers.text(DEADLINE_MS), {})
+            deadline = caller_deadline(headers.text(DEADLINE_MS), {}, received_s)
         except TurnoutError:
             return None  # it is told so the long way
         shed = self._backend.shed(target.route, version, headers, PROTOCOL, identity, received_s, deadline)
         if shed is None:
             return None
         status, pairs, body = error_parts(shed.error, identity)
-        return Response(status, pairs + our_headers(identity, self._backend.generation, shed.version, None), body)
+        ours = our_lines(identity, self._backend.generation, shed.version, None)
+        return Response(status, lines_of(pairs) + ours, body)
 
     async def serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with an error if need be; says nothing to a caller that left."""
-        headers = Headers(scope["headers"])
+        headers = Headers(dict(scope["headers"]))
         shed = self.shed(target, headers) if self._backend.pressure.presses else None
         if shed is None:
-            exchange = Exchange(self._backend, target, headers)
-            await self._complete(exchange, None, self._intake.holding(), scope, receive, send)
+            await self._complete(self._exchange(target, headers), None, self._intake.holding(), scope, receive, send)
         else:
-            await send(start(shed.status, shed.pairs))
+            await send(start(shed.status, pairs_of(shed.lines)))
             await send(end(shed.body))
+
+    def _exchange(self, target: Target, headers: Headers) -> Exchange:
+        return Exchange(self._backend, target, headers, request_id(headers.text(REQUEST_ID)), monotonic_s())
 
     def _rest(self, exchange: Exchange, answer: Answer, size: int) -> App:
         holding = self._intake.holding()
@@ -267,12 +268,8 @@ class Predictions:
         finally:
             holding.release()
         if not caller.gone:
-            await send(start(response.status, response.pairs))
+            await send(start(response.status, pairs_of(response.lines)))
             await send(end(response.body))
-
-
-def _length(body: bytes) -> Pair:
-    return CONTENT_LENGTH, b"%d" % len(body)
 
 
 def _is_packed(response: Response, headers: Headers) -> bool:

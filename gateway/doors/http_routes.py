@@ -145,7 +145,7 @@ class Resources:
         task = asyncio.current_task()
         assert task is not None
         caller = Caller(task)
-        headers = Headers(request.scope["headers"])
+        headers = Headers(dict(request.scope["headers"]))
         holding = self._intake.holding()
         try:
             return await self._intake.take(request.receive, headers, caller, read, holding)

@@ -9,7 +9,7 @@ from gateway.pressure import Pressure
 from turnout.core.clock import Deadline
 from turnout.core.errors import Overloaded, TurnoutError
 from turnout.core.ids import VersionRef
-from turnout.core.request import Prediction, PredictRequest
+from turnout.core.request import CallerHeaders, Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
 
 Answer: TypeAlias = Prediction | Coroutine[Any, Any, Prediction]
@@ -79,7 +79,7 @@ class Backend(Protocol):
         self,
         name: str,
         number: int | None,
-        headers: Mapping[str, str],
+        headers: CallerHeaders,
         protocol: str,
         request_id: str,
         received_s: float,
@@ -99,7 +99,7 @@ class Backend(Protocol):
 
         Returns the prediction where nothing has to be waited for, else a coroutine that the door must await.
 
-        Calls `request.encode` with each candidate answer, so that an answer the door cannot write counts as what it
+        Has `request.writer` write each candidate answer, so that an answer the door cannot write counts as what it
         is. A cancelled call frees its slot and raises asyncio.CancelledError.
         """
 

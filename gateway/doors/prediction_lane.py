@@ -146,7 +146,7 @@ class LaneProtocol(DoorProtocol):
             or self.parser.get_http_version() != "1.1"
         ):
             return None
-        headers = Headers(self.headers)
+        headers = Headers(dict(self.headers))
         length = headers.raw.get(CONTENT_LENGTH)
         if length is None or CONTENT_ENCODING in headers.raw or len(length) > _MAX_LENGTH_DIGITS:
             return None
@@ -194,9 +194,9 @@ class LaneProtocol(DoorProtocol):
 
     def _write(self, response: Response) -> None:
         content = [STATUS_LINE[response.status]]
-        for name, value in (*self.server_state.default_headers, *response.pairs):
+        for name, value in self.server_state.default_headers:
             content += (name, b": ", value, b"\r\n")
-        content += (b"\r\n", response.body)
+        content += (response.lines, b"\r\n", response.body)
         self.transport.write(b"".join(content))
         self._answered += 1
         self.server_state.total_requests += 1

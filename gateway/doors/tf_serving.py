@@ -20,7 +20,7 @@ from gateway.doors.interface import Backend
 from gateway.limits import Limits
 from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
-from turnout.core.request import Parameter, Prediction
+from turnout.core.request import AnswerWriter, Parameter, Prediction, PredictRequest
 from turnout.core.signature import TensorSpec, check_shape, names
 from turnout.core.tensor import Datatype, Tensor, TensorMap
 
@@ -42,21 +42,24 @@ class _Body(msgspec.Struct):
 _BODY: Final = msgspec.json.Decoder(_Body)
 
 
-class PredictBody:
-    """One decoded body; `rows` tells whether the answer is written in rows as well."""
+class _ColumnsAnswer:
+    """Writes `outputs`, as `inputs` were sent."""
 
-    def __init__(self, inputs: Mapping[str, Tensor], *, rows: bool) -> None:
-        self.inputs = inputs
-        self.outputs: Sequence[str] = ()
-        self.parameters: Mapping[str, Parameter] = {}
-        self.id = ""
-        self._rows = rows
+    def write(self, prediction: Prediction, request: PredictRequest) -> Written:  # noqa: ARG002  the form names none
+        """Return the answer. Raises ModelFault or InvalidInput for what JSON cannot carry."""
+        return Written(_ENCODER.encode({"outputs": _only(_columns_of(prediction))}))
 
-    def write(self, prediction: Prediction, name: str, request_id: str) -> Written:  # noqa: ARG002  the form has neither
-        """Return `predictions` or `outputs`. Raises ModelFault or InvalidInput for what JSON cannot carry."""
-        columns = {output: _values(output, tensor) for output, tensor in prediction.outputs.items()}
-        if not self._rows:
-            return Written(_ENCODER.encode({"outputs": _only(columns)}))
+    def writes_long(self, outputs: TensorMap) -> bool:
+        """Tell whether writing these outputs takes longer than the loop should wait."""
+        return any(tensor.array.size > LONG_ELEMENTS for tensor in outputs.values())
+
+
+class _RowsAnswer(_ColumnsAnswer):
+    """Writes `predictions`, as `instances` were sent."""
+
+    def write(self, prediction: Prediction, request: PredictRequest) -> Written:  # noqa: ARG002  the form names none
+        """Return the answer. Raises ModelFault or InvalidInput for what JSON cannot carry."""
+        columns = _columns_of(prediction)
         lengths = {tensor.shape[:1] for tensor in prediction.outputs.values()}
         if len(lengths) > 1 or () in lengths:
             raise InvalidInput("the outputs of this model are no rows; send inputs instead of instances")
@@ -65,9 +68,19 @@ class PredictBody:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return Written(_ENCODER.encode({"predictions": rows}))
 
-    def writes_long(self, outputs: TensorMap) -> bool:
-        """Tell whether writing these outputs takes longer than the loop should wait."""
-        return any(tensor.array.size > LONG_ELEMENTS for tensor in outputs.values())
+
+_COLUMNS: Final = _ColumnsAnswer()
+_PREDICTIONS: Final = _RowsAnswer()
+
+
+class PredictBody(msgspec.Struct, frozen=True):
+    """One decoded body, and who writes its answer."""
+
+    inputs: TensorMap
+    writer: AnswerWriter
+    outputs: Sequence[str] = ()
+    parameters: Mapping[str, Parameter] = {}
+    id: str = ""
 
 
 class PredictForm:
@@ -94,9 +107,9 @@ class PredictForm:
         if (document.instances is msgspec.UNSET) is (document.inputs is msgspec.UNSET):
             raise InvalidInput("request body: needs either instances or inputs")
         if document.instances is not msgspec.UNSET:
-            return PredictBody(_tensors(_columns_of_rows(document.instances, specs), specs), rows=True)
+            return PredictBody(_tensors(_columns_of_rows(document.instances, specs), specs), _PREDICTIONS)
         assert document.inputs is not msgspec.UNSET
-        return PredictBody(_tensors(_columns(document.inputs, specs), specs), rows=False)
+        return PredictBody(_tensors(_columns(document.inputs, specs), specs), _COLUMNS)
 
 
 def status(backend: Backend, name: str, version: int | None) -> Mapping[str, object]:
@@ -106,6 +119,10 @@ def status(backend: Backend, name: str, version: int | None) -> Mapping[str, obj
         state = "AVAILABLE" if backend.is_model_ready(name, int(number)) else "LOADING"
         entries.append({"version": number, "state": state, "status": {"error_code": "OK", "error_message": ""}})
     return {"model_version_status": entries}
+
+
+def _columns_of(prediction: Prediction) -> dict[str, Any]:
+    return {output: _values(output, tensor) for output, tensor in prediction.outputs.items()}
 
 
 def _columns_of_rows(data: msgspec.Raw, specs: Sequence[TensorSpec]) -> dict[str, bytes]:

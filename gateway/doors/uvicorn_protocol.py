@@ -229,7 +229,7 @@ class DoorProtocol(HttpToolsProtocol):
         )
 
     async def _overloaded(self, scope: Scope, _: Receive, send: Send) -> None:
-        identity = request_id(Headers(scope["headers"]).text(REQUEST_ID))
+        identity = request_id(Headers(dict(scope["headers"])).text(REQUEST_ID))
         error = Overloaded("too many connections or requests; come back later")
         self.backend.refused("", _PROTOCOL, error, identity, monotonic_s())
         status, pairs, body = error_parts(error, identity)

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.observe.line_writer import LineWriter
 from gateway.observe.metrics import DROPPED_ACCESS_LOG, Metrics
-from gateway.observe.tracing import trace_id
+from turnout.core.traceparent import trace_id
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class AccessLog:
 
     def wants(self, request_id: str, *, failed: bool) -> bool:
         """Tell whether a request is to be logged."""
-        return failed or self._sample >= ALL or crc32(request_id.encode()) % ALL < self._sample
+        return self._sample >= ALL or failed or crc32(request_id.encode()) % ALL < self._sample
 
     def write(self, record: AccessRecord) -> None:
         """Hand a record to the writer, or drop and count it."""
@@ -84,7 +84,8 @@ class _Lines:
     def __call__(self, record: AccessRecord) -> bytes:
         if isinstance(record.time, float):
             record.time = self._time(record.time)
-        record.trace_id = trace_id(record.trace_id)
+        if record.trace_id is not None:
+            record.trace_id = trace_id(record.trace_id)
         if len(record.error) > _LONGEST_ERROR:
             record.error = record.error[:_LONGEST_ERROR]
         if len(record.route) > _LONGEST_ROUTE:

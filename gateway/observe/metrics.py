@@ -115,7 +115,7 @@ STATISTICS_SECONDS: Final = Family(
     "counter",
     "turnout_statistics_seconds_total",
     ("model", "version", "part"),
-    "Summed time for the statistics RPC: requests by success and fail, and the queue, input and output parts.",
+    "Summed time for the statistics RPC: failed requests, and the queue, input and output parts.",
 )
 LAST_ANSWER: Final = Family(
     "gauge_max", "turnout_last_answer_timestamp_seconds", ("model", "version"), "Unix time of the last answer."
@@ -170,7 +170,6 @@ class VersionMetrics:
         "predict",
         "queue_rows",
         "queue_seconds",
-        "success_seconds",
     )
 
     def __init__(self, metrics: "Metrics", ref: VersionRef) -> None:
@@ -180,7 +179,6 @@ class VersionMetrics:
         self.queue_rows = metrics.number(QUEUE_ROWS, labels)
         self.load_seconds = metrics.number(LOAD_SECONDS, labels)
         self.last_answer = metrics.number(LAST_ANSWER, labels)
-        self.success_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "success"))
         self.fail_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "fail"))
         self.queue_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "queue"))
         self.input_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "input"))

@@ -56,7 +56,8 @@ class PredictedClasses:
     def count(self, array: Array) -> None:
         """Count each element."""
         if array.size == 1:
-            self._counter(array.item()).add()
+            value = array.item()
+            (self._counters.get(value) or self._new(value)).add()
             return
         for value, times in Counter(array.tolist()).items():
             self._counter(value).add(times)

@@ -19,6 +19,7 @@ class Counted(msgspec.Struct):
     answered_calls: int = 0
     rows: int = 0
     predict_s: float = 0.0
+    request_s: float = 0.0
     success_s: float = 0.0
     fail_s: float = 0.0
     queue_s: float = 0.0
@@ -36,6 +37,9 @@ def read(directory: Path) -> dict[tuple[str, str], Counted]:
             labels = sample.labels
             if labels.get("model") and "version" in labels:
                 _add(found[labels["model"], labels["version"]], sample.name, labels, sample.value)
+    for counted in found.values():
+        # Not stored: what was no failure was a success.
+        counted.success_s = max(0.0, counted.request_s - counted.fail_s)
     return dict(found)
 
 
@@ -45,6 +49,8 @@ def _add(counted: Counted, name: str, labels: dict[str, str], value: float) -> N
             counted.answered += int(value)
         else:
             counted.failed += int(value)
+    elif name == f"{metrics.REQUEST_SECONDS.name}_sum":
+        counted.request_s += value
     elif name == f"{metrics.BATCH_ROWS.name}_sum":
         counted.rows += int(value)
     elif name == f"{metrics.BATCH_ROWS.name}_count":

@@ -8,7 +8,7 @@ from gateway.routing.table import NONE, Choice, CompiledRoute
 from gateway.serving.loading import Call
 from turnout.core.clock import monotonic_s, wall_s
 from turnout.core.errors import TurnoutError
-from turnout.core.request import Prediction, PredictRequest
+from turnout.core.request import PredictRequest
 from turnout.core.status import Outcome, status_of
 
 PROTOCOLS: Final = ("http", "grpc")
@@ -31,19 +31,23 @@ class Recorder:
         choice: Choice,
         call: Call,
         outcome: Outcome,
-        failure: TurnoutError | None,
-        prediction: Prediction | None,
+        failure: TurnoutError | None = None,
+        fallback: str | None = None,
     ) -> None:
-        """Record a request for which a version was picked; `outcome` is that of the picked version's attempt."""
+        """Record a request for which a version was picked; `outcome` is that of the picked version's attempt.
+
+        `fallback` tells who rescued it.
+        """
         duration_s = monotonic_s() - request.received_s
-        choice.metrics.requests(request.protocol, outcome).add()
-        choice.metrics.duration.observe(duration_s)
-        if route is not None:
-            route.metrics.overhead.observe(max(0.0, duration_s - call.predict_s))
+        arm = choice.metrics
+        arm.requests(request.protocol, outcome).add()
+        if route is None:
+            arm.duration.observe(duration_s)
+        else:
+            arm.duration.observe_with(duration_s, route.metrics.overhead, max(0.0, duration_s - call.predict_s))
         served = choice.target.served
-        if served is not None:
-            ok = outcome is Outcome.OK
-            (served.metrics.success_seconds if ok else served.metrics.fail_seconds).add(duration_s)
+        if outcome is not Outcome.OK and served is not None:
+            served.metrics.fail_seconds.add(duration_s)
         if self._log is None or not self._log.wants(request.request_id, failed=outcome is not Outcome.OK):
             return
         self._log.write(
@@ -57,7 +61,7 @@ class Recorder:
                 arm=choice.arm,
                 generation=request.generation,
                 outcome=outcome.value,
-                fallback=(prediction.fallback or "") if prediction is not None else "",
+                fallback=fallback or "",
                 rows=call.rows or 0,
                 duration_us=int(duration_s * 1e6),
                 predict_us=int(call.predict_s * 1e6),

@@ -2,25 +2,28 @@
 
 import logging
 import random
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from gateway.doors.interface import Answer
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import Metrics
-from gateway.observe.tracing import child
 from gateway.routing.long_answers import LongAnswers
 from gateway.routing.recorder import Recorder
 from gateway.routing.shadow import Shadows
 from gateway.routing.table import CHAMPION, PINNED, Choice, CompiledRoute, Rescue, Table
 from gateway.routing.target import Target
 from gateway.serving.loading import Call
+from gateway.serving.served_version import ServedVersion
 from turnout.core.clock import Deadline
 from turnout.core.errors import Blame, Internal, ModelFault, NotFound, NotReady, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
-from turnout.core.signature import rows_of
 from turnout.core.snapshot import DEFAULT_DEADLINE_MS
 from turnout.core.status import Outcome, status_of
 from turnout.core.tensor import TensorMap
+from turnout.core.traceparent import child
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -45,18 +48,19 @@ class Router:
         """Route, run and record one request, as `gateway.doors.interface.Backend` says."""
         visit = self._begin(request)
         try:
-            attempt = _Attempt(visit.choice.target, request, visit.call)
+            attempt = _attempt(visit.choice.target, request, visit.call)
             prediction = attempt.now()
         except Exception as error:  # noqa: BLE001  `_named` sorts them
             failure = _named(error, request)
             if _rescues(visit, failure):
                 return self._wait(visit, None, failure)
-            self._end(visit, status_of(failure).outcome, failure, None)
+            self._recorder.routed(request, visit.route, visit.choice, visit.call, status_of(failure).outcome, failure)
             raise failure from failure.__cause__
         if prediction is None:
             return self._wait(visit, attempt, None)
-        self._learn(visit, prediction)
-        self._end(visit, Outcome.OK, None, prediction)
+        if visit.route is not None and visit.choice.is_evidence:
+            self._learn(visit, visit.route, prediction)
+        self._recorder.routed(request, visit.route, visit.choice, visit.call, Outcome.OK)
         return prediction
 
     async def _wait(self, visit: "_Visit", attempt: "_Attempt | None", failure: TurnoutError | None) -> Prediction:
@@ -73,7 +77,8 @@ class Router:
                     failure = _named(error, visit.request)
                 else:
                     outcome = Outcome.OK
-                    self._learn(visit, prediction)
+                    if visit.route is not None and visit.choice.is_evidence:
+                        self._learn(visit, visit.route, prediction)
                     return prediction
             assert failure is not None
             outcome = status_of(failure).outcome
@@ -83,7 +88,8 @@ class Router:
             return prediction
         finally:
             in_flight.add(-1)
-            self._end(visit, outcome, failure, prediction)
+            mark = prediction.fallback if prediction is not None else None
+            self._recorder.routed(visit.request, visit.route, visit.choice, visit.call, outcome, failure, mark)
 
     def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
         """Record a request that reached no version: the door refused it, or its name is unknown."""
@@ -130,23 +136,20 @@ class Router:
             raise
         request.picked = choice.target.ref
         traceparent = child(request.traceparent) if request.traceparent is not None else None
-        longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
-        deadline = Deadline(request.received_s + longest_s)
-        if request.deadline is not None:
-            deadline = deadline.earlier(request.deadline)
+        at_s = request.received_s + (route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000)
+        deadline = request.deadline
+        if deadline is None or deadline.at_s > at_s:
+            deadline = Deadline(at_s)
         return _Visit(request, route, choice, Call(request.request_id, deadline, traceparent))
 
-    def _learn(self, visit: "_Visit", prediction: Prediction) -> None:
+    def _learn(self, visit: "_Visit", route: CompiledRoute, prediction: Prediction) -> None:
         """Count what a version of the split predicted, and copy what the champion answered to the shadows."""
-        route, choice, call = visit.route, visit.choice, visit.call
-        if route is None or not choice.is_evidence:
-            return
-        served = choice.target.served
+        served = visit.choice.target.served
         if served is not None and served.predicted is not None:
             served.predicted.count(prediction.outputs)
-        if choice.arm == CHAMPION and call.rows != 0:
+        if route.shadows and visit.choice.arm == CHAMPION and visit.call.rows != 0:
             for arm in route.shadows:
-                self._shadows.offer(arm, visit.request, prediction.outputs, call.rows)
+                self._shadows.offer(arm, visit.request, prediction.outputs, visit.call.rows)
 
     async def _rescue(self, visit: "_Visit", failure: TurnoutError) -> Prediction | None:
         """Try the route's fallbacks in order; return the first answer, or None."""
@@ -171,65 +174,60 @@ class Router:
                 self.metrics.fallbacks(route.name, visit.choice.target.ref, rescue.to, reason, outcome).add()
         return None
 
-    def _end(
-        self, visit: "_Visit", outcome: Outcome, failure: TurnoutError | None, prediction: Prediction | None
-    ) -> None:
-        self._recorder.routed(visit.request, visit.route, visit.choice, visit.call, outcome, failure, prediction)
 
-
-class _Visit:
+class _Visit(msgspec.Struct, eq=False):
     """One request on its way: the route it came by, None for one version of a model, and who was picked."""
 
-    __slots__ = ("call", "choice", "request", "route")
-
-    def __init__(self, request: PredictRequest, route: CompiledRoute | None, choice: Choice, call: Call) -> None:
-        self.request = request
-        self.route = route
-        self.choice = choice
-        self.call = call
+    request: PredictRequest
+    route: CompiledRoute | None
+    choice: Choice
+    call: Call
 
 
-class _Attempt:
-    """One version asked: raises what is wrong with the request, the version or its answer."""
+class _Attempt(msgspec.Struct, eq=False):
+    """One version asked, with what it takes of the request; `outputs` are its answer while that waits to be written."""
 
-    __slots__ = ("_call", "_fallback", "_inputs", "_outputs", "_request", "_rows", "_served", "_target", "_wanted")
-
-    def __init__(self, target: Target, request: PredictRequest, call: Call, fallback: str | None = None) -> None:
-        self._target = target
-        self._request = request
-        self._call = call
-        self._fallback = fallback
-        self._served = target.ready()
-        self._inputs = target.inputs(request.inputs)
-        self._wanted = target.wanted(request.outputs)
-        self._outputs: TensorMap | None = None
-        call.rows = self._rows = rows_of(target.signature, self._inputs)
+    target: Target
+    served: ServedVersion
+    request: PredictRequest
+    call: Call
+    inputs: TensorMap
+    wanted: Sequence[str]
+    fallback: str | None
+    outputs: TensorMap | None = None
 
     def now(self) -> Prediction | None:
         """Return the answer if nothing has to be waited for; else None, and `later` does what is left."""
-        if self._rows == 0:
-            return _encoded(self._prediction(self._target.no_rows(self._wanted)), self._request)
-        outputs = self._served.predict_now(self._inputs, self._wanted, self._call, self._rows)
-        if outputs is None or self._encodes_long(outputs):
-            self._outputs = outputs
+        request, rows = self.request, self.call.rows
+        if rows == 0:
+            return _written(
+                Prediction(self.target.no_rows(self.wanted), self.target.ref, request.generation, self.fallback),
+                request,
+            )
+        outputs = self.served.predict_now(self.inputs, self.wanted, self.call, rows)
+        writer = request.writer
+        if outputs is None or (writer is not None and writer.writes_long(outputs)):
+            self.outputs = outputs
             return None
-        return _encoded(self._prediction(outputs), self._request)
+        return _written(Prediction(outputs, self.target.ref, request.generation, self.fallback), request)
 
     async def later(self, long_answers: LongAnswers) -> Prediction:
         """Return the answer, however long it takes. Not for no rows: `now` answers those."""
-        outputs = self._outputs
+        outputs, request = self.outputs, self.request
         if outputs is None:
-            outputs = await self._served.predict(self._inputs, self._wanted, self._call, self._rows)
-        prediction = self._prediction(outputs)
-        if self._encodes_long(outputs):
-            return await long_answers.written(_encoded, prediction, self._request, self._call.deadline)
-        return _encoded(prediction, self._request)
+            outputs = await self.served.predict(self.inputs, self.wanted, self.call, self.call.rows)
+        prediction = Prediction(outputs, self.target.ref, request.generation, self.fallback)
+        if request.writer is not None and request.writer.writes_long(outputs):
+            return await long_answers.written(_written, prediction, request, self.call.deadline)
+        return _written(prediction, request)
 
-    def _prediction(self, outputs: TensorMap) -> Prediction:
-        return Prediction(outputs, self._target.ref, self._request.generation, self._fallback)
 
-    def _encodes_long(self, outputs: TensorMap) -> bool:
-        return self._request.encodes_long is not None and self._request.encodes_long(outputs)
+def _attempt(target: Target, request: PredictRequest, call: Call, fallback: str | None = None) -> _Attempt:
+    """Return one version asked. Raises what is wrong with the version or the request."""
+    served = target.ready()
+    inputs, call.rows = target.inputs(request.inputs)
+    wanted = target.wanted(request.outputs) if request.outputs else target.outputs
+    return _Attempt(target, served, request, call, inputs, wanted, fallback)
 
 
 def _rescues(visit: _Visit, failure: TurnoutError) -> bool:
@@ -244,18 +242,18 @@ def _rescues(visit: _Visit, failure: TurnoutError) -> bool:
 
 async def _rescued(rescue: Rescue, request: PredictRequest, call: Call, long_answers: LongAnswers) -> Prediction:
     if isinstance(rescue.by, Target):
-        attempt = _Attempt(rescue.by, request, call, rescue.to)
+        attempt = _attempt(rescue.by, request, call, rescue.to)
         return attempt.now() or await attempt.later(long_answers)
     rows = next((tensor.rows for tensor in request.inputs.values()), 1)
     outputs = rescue.by.answer(request.outputs, rows)
-    return _encoded(Prediction(outputs, None, request.generation, rescue.to), request)
+    return _written(Prediction(outputs, None, request.generation, rescue.to), request)
 
 
-def _encoded(prediction: Prediction, request: PredictRequest) -> Prediction:
+def _written(prediction: Prediction, request: PredictRequest) -> Prediction:
     """Let the door write the answer, so that one it cannot write counts as what it is."""
-    if request.encode is not None:
+    if request.writer is not None:
         try:
-            request.encode(prediction)
+            prediction.written = request.writer.write(prediction, request)
         except ModelFault as fault:
             _LOG.error("request %s: version %s: %s", request.request_id, prediction.version, fault.message)
             raise

@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from gateway.observe.metrics import DROPPED_SHADOW, Metrics
-from gateway.observe.tracing import child
 from gateway.routing.compare import Verdict, verdicts
 from gateway.routing.table import ShadowArm, Table
 from gateway.serving.loading import Call
@@ -21,10 +20,10 @@ from turnout.core.bucket import bucket
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import TurnoutError
 from turnout.core.request import PredictRequest
-from turnout.core.signature import rows_of
 from turnout.core.snapshot import BUCKETS
 from turnout.core.status import Outcome, status_of
 from turnout.core.tensor import TensorMap
+from turnout.core.traceparent import child
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -200,10 +199,14 @@ async def _work_off(copy: _Copy, metrics: Metrics) -> None:
 async def _compared(copy: _Copy) -> dict[Verdict, int]:
     target = copy.arm.target
     served = target.ready()
-    inputs = target.inputs(copy.inputs)
-    call = Call(copy.request_id, Deadline.after(copy.arm.deadline_s), child(copy.traceparent))
+    inputs, rows = target.inputs(copy.inputs)
+    call = Call(
+        copy.request_id,
+        Deadline.after(copy.arm.deadline_s),
+        child(copy.traceparent) if copy.traceparent is not None else None,
+    )
     wanted = target.wanted(tuple(copy.answer))
-    answer = await served.predict(inputs, wanted, call, rows_of(target.signature, inputs))
+    answer = await served.predict(inputs, wanted, call, rows)
     if served.predicted is not None:
         served.predicted.count(answer)
     return verdicts(copy.answer, answer, copy.arm.compare, copy.rows)

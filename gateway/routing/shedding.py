@@ -4,14 +4,13 @@ Asked only while something is pressed. Says nothing of a request that a fallback
 to be drawn among some that have room: those go the long way.
 """
 
-from collections.abc import Mapping
-
 from gateway.doors.interface import Shed
 from gateway.pressure import Pressure
 from gateway.routing.router import Router
 from gateway.routing.table import Choice, CompiledRoute, Table
 from turnout.core.clock import Deadline
 from turnout.core.errors import NotFound, NotReady, Overloaded
+from turnout.core.request import CallerHeaders
 from turnout.core.snapshot import DEFAULT_DEADLINE_MS
 
 
@@ -26,7 +25,7 @@ class Shedding:
         self,
         name: str,
         number: int | None,
-        headers: Mapping[str, str],
+        headers: CallerHeaders,
         protocol: str,
         request_id: str,
         received_s: float,
@@ -58,7 +57,7 @@ class Shedding:
 
     @staticmethod
     def _choice(
-        table: Table, route: CompiledRoute | None, name: str, number: int | None, headers: Mapping[str, str]
+        table: Table, route: CompiledRoute | None, name: str, number: int | None, headers: CallerHeaders
     ) -> Choice | None:
         """Return the version that the request gets for sure, None where that is open."""
         if number is not None:

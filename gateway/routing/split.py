@@ -3,11 +3,11 @@
 from array import array
 from collections.abc import Mapping, Sequence
 
-from turnout.core.request import Parameter
+from turnout.core.request import CallerHeaders, Parameter
 from turnout.core.snapshot import BUCKETS, Match, Sticky, Variant
 
 
-def sticky_key(sticky: Sticky, headers: Mapping[str, str], parameters: Mapping[str, Parameter]) -> str | None:
+def sticky_key(sticky: Sticky, headers: CallerHeaders, parameters: Mapping[str, Parameter]) -> str | None:
     """Return the request's sticky key as text; None when it is absent or empty, and the request is drawn alone."""
     if sticky.header is not None:
         return headers.get(sticky.header) or None
@@ -19,7 +19,7 @@ def sticky_key(sticky: Sticky, headers: Mapping[str, str], parameters: Mapping[s
     return str(value)
 
 
-def is_match(match: Match, headers: Mapping[str, str]) -> bool:
+def is_match(match: Match, headers: CallerHeaders) -> bool:
     """Tell whether a request carries all of the match's headers."""
     return all(headers.get(name) == value for name, value in match.headers.items())
 

@@ -5,7 +5,6 @@ Thousands of routes take seconds to compile: it is done in slices, so that the d
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -21,7 +20,7 @@ from turnout.core.bucket import bucket
 from turnout.core.clock import monotonic_s
 from turnout.core.errors import InvalidInput, NotFound, NotReady
 from turnout.core.ids import VersionRef
-from turnout.core.request import PredictRequest
+from turnout.core.request import CallerHeaders, PredictRequest
 from turnout.core.signature import Signature
 from turnout.core.snapshot import BUCKETS, Comparison, Fallback, Route, Snapshot
 
@@ -140,7 +139,7 @@ class CompiledRoute:
         number = bucket(sticky.salt, key) if sticky is not None and key is not None else int(draw * BUCKETS)
         return self._choices[self.split.owner(number)]
 
-    def certain(self, headers: Mapping[str, str]) -> Choice | None:
+    def certain(self, headers: CallerHeaders) -> Choice | None:
         """Return who answers where the headers alone tell; None where the body or a draw decides."""
         for match, choice in self._matches:
             if is_match(match, headers):

@@ -1,6 +1,6 @@
 """A version as callers of one route reach it: which tensors it takes from them, which of its answers they may ask."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from gateway.serving.served_version import ServedVersion
 from turnout.core.errors import InvalidInput, NotReady
 from turnout.core.ids import VersionRef
-from turnout.core.signature import Signature, TensorSpec, check_inputs, names
+from turnout.core.signature import InputCheck, Signature, TensorSpec, names, rows_of
 from turnout.core.tensor import Datatype, Tensor, TensorMap
 
 
@@ -58,7 +58,7 @@ def own(version: Signature, route: Interface) -> Signature:
 class Target:
     """A version behind a route. `served` is None while the pool does not have it, `signature` is the checked one."""
 
-    __slots__ = ("_droppable", "_engine", "_outputs", "_takes", "key", "ref", "served", "signature")
+    __slots__ = ("_check", "_engine", "_takes", "inputs", "key", "outputs", "ref", "served", "signature")
 
     def __init__(
         self,
@@ -72,11 +72,13 @@ class Target:
         self.served = served
         self._engine = engine = served.engine if served is not None else None
         self.signature = signature or (engine.signature if engine else Signature())
-        takes = [spec.name for spec in engine.signature.inputs] if engine else []
-        # None: the version takes all that was checked.
-        self._takes = None if len(takes) == len(self.signature.inputs) else tuple(takes)
-        self._outputs = engine.outputs if engine else ()
-        self._droppable = droppable
+        self._takes = engine.signature if engine else Signature()
+        self._check = InputCheck(self.signature, droppable).check
+        takes_all = len(self._takes.inputs) == len(self.signature.inputs)
+        # Returns what the version takes of what was sent, and its rows (None where axis 0 is not rows); raises
+        # InvalidInput naming the tensor at fault.
+        self.inputs: Callable[[TensorMap], tuple[TensorMap, int | None]] = self._check if takes_all else self._taken
+        self.outputs: Sequence[str] = engine.outputs if engine else ()
 
     @property
     def is_known(self) -> bool:
@@ -90,19 +92,12 @@ class Target:
             raise NotReady(f"version {self.key} is not ready")
         return served
 
-    def inputs(self, sent: TensorMap) -> dict[str, Tensor]:
-        """Return what the version takes of what was sent. Raises InvalidInput naming the tensor at fault."""
-        checked = check_inputs(self.signature, sent, self._droppable)
-        if self._takes is None:
-            return checked
-        return {name: checked[name] for name in self._takes}
-
     def wanted(self, asked: Sequence[str]) -> Sequence[str]:
         """Return the outputs to answer: those asked for, or all. Raises InvalidInput for an unknown or repeated one."""
         if not asked:
-            return self._outputs
+            return self.outputs
         for index, name in enumerate(asked):
-            if name not in self._outputs:
+            if name not in self.outputs:
                 raise InvalidInput(f"output '{name}': unknown; outputs are {names(self.signature.outputs)}")
             if name in asked[:index]:
                 raise InvalidInput(f"output '{name}': asked for twice")
@@ -118,6 +113,11 @@ class Target:
                 shape = [max(axis, 0) for axis in spec.shape]
                 answer[spec.name] = Tensor(spec.datatype, np.zeros(shape, spec.datatype.dtype))
         return answer
+
+    def _taken(self, sent: TensorMap) -> tuple[TensorMap, int | None]:
+        checked, _ = self._check(sent)
+        taken = {spec.name: checked[spec.name] for spec in self._takes.inputs}
+        return taken, rows_of(self._takes, taken)
 
 
 def _strict(specs: Sequence[TensorSpec], route: Interface) -> tuple[TensorSpec, ...]:

@@ -18,7 +18,7 @@ from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import DeadlineExceeded, InvalidInput, ModelFault, TurnoutError
 from turnout.core.presentation import Presentation, PresentationError
 from turnout.core.request import CallContext
-from turnout.core.signature import Signature, check_inputs, check_outputs, rows_of
+from turnout.core.signature import OutputCheck, Signature, check_inputs, rows_of
 from turnout.core.snapshot import VersionEntry
 from turnout.core.tensor import Datatype, Tensor, TensorMap
 
@@ -30,15 +30,11 @@ WARM_S: Final = 1.0
 class Call(CallContext):
     """One call of a model: its rows (None where axis 0 is not rows), and the seconds that its parts took."""
 
-    __slots__ = ("input_s", "output_s", "predict_s", "queue_s", "rows")
-
-    def __init__(self, request_id: str, deadline: Deadline, traceparent: str | None = None) -> None:
-        super().__init__(request_id, deadline, traceparent)
-        self.rows: int | None = None
-        self.queue_s = 0.0
-        self.input_s = 0.0
-        self.predict_s = 0.0
-        self.output_s = 0.0
+    rows: int | None = None
+    queue_s: float = 0.0
+    input_s: float = 0.0
+    predict_s: float = 0.0
+    output_s: float = 0.0
 
 
 class Engine:
@@ -47,15 +43,17 @@ class Engine:
     `outputs` are all its output names; to ask for all of them, hand over this very tuple.
     """
 
-    __slots__ = ("_presentation", "_quick", "_runtime_names", "model", "outputs", "signature")
+    __slots__ = ("_checked", "_converts", "_presentation", "_quick", "_runtime_names", "model", "outputs", "signature")
 
     def __init__(self, model: LoadedModel, presentation: Presentation, signature: Signature) -> None:
         self.model = model
         self.signature = signature
         self.outputs = tuple(spec.name for spec in signature.outputs)
+        self._checked = OutputCheck(signature).check
         self._presentation = presentation
+        self._converts = not presentation.is_identity
         self._runtime_names = presentation.runtime_outputs(self.outputs)
-        self._quick = model if isinstance(model, QuickModel) else None
+        self._quick = model.predict_now if isinstance(model, QuickModel) else None
 
     def predict_now(
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
@@ -63,11 +61,12 @@ class Engine:
         """Do what `predict` does if the model answers without waiting; else return None, with nothing done."""
         if self._quick is None:
             return None
-        began_s = monotonic_s()
-        runtime_inputs = self._presentation.to_runtime(inputs)
+        if self._converts:
+            inputs = self._to_runtime(inputs, call)
+        names = self._runtime_names if wanted is self.outputs else self._presentation.runtime_outputs(wanted)
         asked_s = monotonic_s()
         try:
-            answer = self._quick.predict_now(runtime_inputs, self._runtime_outputs(wanted), call)
+            answer = self._quick(inputs, names, call)
         except asyncio.CancelledError:  # nobody can cancel within one turn
             raise ModelFault("the model cancelled the call") from None
         except TurnoutError:
@@ -80,12 +79,9 @@ class Engine:
         if answer is None:
             call.predict_s = 0.0
             return None
-        call.input_s = asked_s - began_s
         if call.deadline.at_s <= answered_s:
             raise DeadlineExceeded("the deadline passed while the model ran")
-        presented = self._checked(answer, wanted, rows)
-        call.output_s = monotonic_s() - answered_s
-        return presented
+        return self._presented(answer, wanted, call, rows) if self._converts else self._checked(answer, wanted, rows)
 
     async def predict(
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
@@ -95,14 +91,12 @@ class Engine:
         Raises what the model means (core errors); ModelFault for anything else and for an answer that breaks the
         signature; DeadlineExceeded when the deadline passes first.
         """
-        began_s = monotonic_s()
-        runtime_inputs = self._presentation.to_runtime(inputs)
+        if self._converts:
+            inputs = self._to_runtime(inputs, call)
+        names = self._runtime_names if wanted is self.outputs else self._presentation.runtime_outputs(wanted)
         asked_s = monotonic_s()
-        call.input_s = asked_s - began_s
         try:
-            answer = await within(
-                call.deadline, self.model.predict(runtime_inputs, self._runtime_outputs(wanted), call)
-            )
+            answer = await within(call.deadline, self.model.predict(inputs, names, call))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -113,17 +107,20 @@ class Engine:
         except Exception as error:
             raise _fault(error) from error
         finally:
-            answered_s = monotonic_s()
-            call.predict_s = answered_s - asked_s
-        presented = self._checked(answer, wanted, rows)
-        call.output_s = monotonic_s() - answered_s
+            call.predict_s = monotonic_s() - asked_s
+        return self._presented(answer, wanted, call, rows) if self._converts else self._checked(answer, wanted, rows)
+
+    def _to_runtime(self, inputs: TensorMap, call: Call) -> TensorMap:
+        began_s = monotonic_s()
+        converted = self._presentation.to_runtime(inputs)
+        call.input_s = monotonic_s() - began_s
+        return converted
+
+    def _presented(self, answer: TensorMap, wanted: Sequence[str], call: Call, rows: int | None) -> dict[str, Tensor]:
+        began_s = monotonic_s()
+        presented = self._checked(self._presentation.to_presented(answer, wanted), wanted, rows)
+        call.output_s = monotonic_s() - began_s
         return presented
-
-    def _runtime_outputs(self, wanted: Sequence[str]) -> Sequence[str]:
-        return self._runtime_names if wanted is self.outputs else self._presentation.runtime_outputs(wanted)
-
-    def _checked(self, answer: TensorMap, wanted: Sequence[str], rows: int | None) -> dict[str, Tensor]:
-        return check_outputs(self.signature, self._presentation.to_presented(answer, wanted), wanted, rows)
 
 
 async def load(entry: VersionEntry, directory: Path, socket: Path | None, scratch: Path) -> Engine:

@@ -104,13 +104,11 @@ class ServedVersion:
             raise DeadlineExceeded("the deadline passed before the model started")
         try:
             outputs = engine.predict_now(inputs, wanted, call, rows)
-        except ModelFault as fault:
-            self._log_fault(call, fault)
+        except TurnoutError as error:
+            self._failed(call, error)
             raise
-        finally:
-            self._count(call)
         if outputs is not None:
-            self._answered(rows)
+            self._answered(call, rows)
         return outputs
 
     async def predict(
@@ -141,13 +139,12 @@ class ServedVersion:
             if call.deadline.passed:
                 raise DeadlineExceeded("the deadline passed before the model started")
             outputs = await engine.predict(inputs, wanted, call, rows)
-        except ModelFault as fault:
-            self._log_fault(call, fault)
+        except (TurnoutError, asyncio.CancelledError) as error:
+            self._failed(call, error)
             raise
         finally:
             admission.leave()
-            self._count(call)
-        self._answered(rows)
+        self._answered(call, rows)
         return outputs
 
     def check(self, deadline: Deadline) -> None:
@@ -209,17 +206,18 @@ class ServedVersion:
             call.queue_s = monotonic_s() - began_s
             self.metrics.queue_seconds.add(call.queue_s)
 
-    def _log_fault(self, call: Call, fault: ModelFault) -> None:
-        _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
-
-    def _answered(self, rows: int | None) -> None:
-        self.metrics.batch_rows.observe(rows or 1)
-        self.metrics.last_answer.set(wall_s())
-
-    def _count(self, call: Call) -> None:
+    def _failed(self, call: Call, error: BaseException) -> None:
+        if isinstance(error, ModelFault):
+            _LOG.error("request %s: model %s: %s", call.request_id, self.key, error.message, exc_info=error)
         if call.predict_s:
-            metrics = self.metrics
-            metrics.predict.observe(call.predict_s)
+            self.metrics.predict.observe(call.predict_s)
+            self.metrics.input_seconds.add(call.input_s)
+
+    def _answered(self, call: Call, rows: int | None) -> None:
+        metrics = self.metrics
+        metrics.predict.observe_with(call.predict_s, metrics.batch_rows, rows or 1)
+        metrics.last_answer.set(wall_s())
+        if call.output_s:
             metrics.input_seconds.add(call.input_s)
             metrics.output_seconds.add(call.output_s)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.doors import grpc_codec, grpc_wire
+from tests.fakes import request
 from turnout.core.ids import VersionRef
 from turnout.core.request import Prediction
 from turnout.core.tensor import Datatype, Tensor, equal_bits, join_bytes
@@ -32,11 +33,11 @@ def tensors(draw, datatypes, *, missing):
     return Tensor.from_raw("x", datatype, shape, bytes(b & 1 for b in raw) if datatype is Datatype.BOOL else raw)
 
 
-def echo(request):
+def echo(message):
     """Return the answer of a model whose outputs are its inputs."""
-    decoded = grpc_codec.InferMessage(request.SerializeToString()).decode()
+    decoded = grpc_codec.InferMessage(message.SerializeToString()).decode()
     prediction = Prediction(decoded.inputs, VersionRef("m", 1), 1)
-    return pb.ModelInferResponse.FromString(decoded.encode(prediction, "r", limit_bytes=1 << 20))
+    return pb.ModelInferResponse.FromString(decoded.write(prediction, request(request_id="r")))
 
 
 @given(st.dictionaries(st.text(max_size=5), tensors(list(Datatype), missing=True), min_size=1, max_size=3))

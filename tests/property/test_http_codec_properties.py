@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gateway.doors import http_codec, json_body
-from gateway.doors.answer import AnswerPlan, WantedOutput, write
+from gateway.doors.answer import PlannedAnswer, WantedOutput
 from gateway.doors.classification import classify
 from gateway.doors.compression import unpack
 from gateway.doors.http_headers import Headers
 from gateway.doors.tf_serving import PredictForm
 from gateway.limits import Limits
+from tests.fakes import request
 from turnout.core.errors import InvalidInput, TooLarge
 from turnout.core.request import Prediction
 from turnout.core.signature import TensorSpec
@@ -62,9 +63,9 @@ def read(document, raws=None):
     """Decode a document with raw tensors behind it."""
     text = json.dumps(document).encode()
     if raws is None:
-        return http_codec.decode(text, Headers([]), 100)
+        return http_codec.decode(text, Headers({}), 100)
     length = [(b"inference-header-content-length", b"%d" % len(text))]
-    return http_codec.decode(text + b"".join(raws), Headers(length), 100)
+    return http_codec.decode(text + b"".join(raws), Headers(dict(length)), 100)
 
 
 @given(st.lists(st.tuples(tensors(), st.booleans()), max_size=5))
@@ -83,11 +84,11 @@ def test_any_mixture_of_json_and_binary_reads_back(cases):
 def test_any_mixture_of_answers_reads_back(cases):
     """What is written is what a client reads, its sizes included."""
     forms = {str(i): (tensor, binary or tensor.datatype in NO_JSON) for i, (tensor, binary) in enumerate(cases)}
-    plan = AnswerPlan(
+    plan = PlannedAnswer(
         {name: WantedOutput(binary=binary) for name, (_, binary) in forms.items()}, binary=False, annotated=False
     )
     prediction = Prediction({name: tensor for name, (tensor, _) in forms.items()}, None, 1)
-    written = write(prediction, plan, name="m", id="", request_id="r")
+    written = plan.write(prediction, request(name="m", request_id="r"))
     document, rest = (
         json.loads(written.body[: written.json_bytes]),
         written.body[written.json_bytes or len(written.body) :],
@@ -138,7 +139,7 @@ REQUESTS = st.fixed_dictionaries(
 def test_nothing_but_a_request_or_invalid_input_comes_of_any_document(value, tail, length):
     """Garbage of the right words never ends in anything else."""
     body = json.dumps(value).encode() + tail
-    headers = Headers([] if length is None else [(b"inference-header-content-length", str(length).encode())])
+    headers = Headers({} if length is None else {b"inference-header-content-length": str(length).encode()})
     try:
         request = http_codec.decode(body, headers, 100)
     except InvalidInput:
@@ -173,7 +174,7 @@ def test_nothing_but_tensors_or_invalid_input_comes_of_rows_and_columns(value, i
     """The same holds for TF Serving's form, with one input and with several."""
     body = json.dumps(value).encode().replace(b"YQ", tail or b"YQ")
     try:
-        request = PredictForm(Limits()).read(body, Headers([]), SPECS[:inputs])
+        request = PredictForm(Limits()).read(body, Headers({}), SPECS[:inputs])
     except InvalidInput:
         return
     assert all(tensor.datatype in Datatype for tensor in request.inputs.values())

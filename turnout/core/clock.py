@@ -3,17 +3,16 @@
 import time
 from typing import Final
 
+import msgspec
+
 monotonic_s: Final = time.monotonic
 wall_s: Final = time.time
 
 
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True, gc=False):
     """An instant after which nobody waits for the answer."""
 
-    __slots__ = ("at_s",)
-
-    def __init__(self, at_s: float) -> None:
-        self.at_s = at_s
+    at_s: float
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":

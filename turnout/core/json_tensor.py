@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from turnout.core.errors import InvalidInput, ModelFault, NonFinite
-from turnout.core.tensor import Array, Datatype, Tensor
+from turnout.core.tensor import DTYPES, Array, Datatype, Tensor
 
 Json: TypeAlias = bytes | memoryview | msgspec.Raw
 
@@ -37,7 +37,7 @@ _UINT64_MAX: Final = 2**64 - 1
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def _element_type(datatype: Datatype) -> Any:
+def element_type(datatype: Datatype) -> Any:
     """Return the strict type of one element, its range included where the decoder can check it."""
     if datatype is Datatype.BOOL:
         return bool
@@ -53,17 +53,20 @@ def _element_type(datatype: Datatype) -> Any:
     return Annotated[int, msgspec.Meta(ge=int(limits.min), le=int(limits.max))]
 
 
+DATATYPES: Final = tuple(datatype for datatype in Datatype if datatype not in (Datatype.FP16, Datatype.BF16))
+
+
 @functools.cache
 def _decoder(datatype: Datatype, depth: int) -> msgspec.json.Decoder[list[Any]]:
     """Return the decoder of lists nested `depth` deep; at most one for each datatype and allowed rank."""
-    kind: Any = _element_type(datatype)
+    kind: Any = element_type(datatype)
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)
 
 
 _FLAT: Final[dict[Datatype, Callable[[Json], list[Any]]]] = {
-    datatype: _decoder(datatype, 1).decode for datatype in Datatype if datatype not in (Datatype.FP16, Datatype.BF16)
+    datatype: _decoder(datatype, 1).decode for datatype in DATATYPES
 }
 
 
@@ -98,11 +101,11 @@ def encode(tensor: Tensor, *, name: str, nonfinite_null: bool) -> bytes:
     infinity unless `nonfinite_null` asks for `null` there.
     """
     datatype = tensor.datatype
-    if datatype not in _FLAT:
-        raise no_json_form(name, datatype)
     if datatype is Datatype.BYTES:
         return _ENCODER.encode(texts(tensor, name))
-    flat = tensor.array.reshape(-1)
+    if datatype not in _FLAT:
+        raise no_json_form(name, datatype)
+    flat = tensor.array.ravel()
     data = _ENCODER.encode(flat.tolist()) if flat.size <= _PIECE_ELEMENTS else _encode_pieces(flat)
     # The encoder writes a non-finite number as null, and numbers never hold that word otherwise.
     if not nonfinite_null and b"null" in data:
@@ -172,13 +175,18 @@ def non_finite(tensor: Tensor, name: str) -> ModelFault:
     return ModelFault(f"tensor '{name}': element {index} of the answer is not finite, and JSON was asked for")
 
 
-def _array(name: str, datatype: Datatype, flat: list[Any]) -> Array:
+def array_of(datatype: Datatype, flat: list[Any]) -> Array:
+    """Return decoded elements as an array. Raises OverflowError for a UINT64 beyond its range."""
     if datatype is Datatype.BYTES:
         elements = np.empty(len(flat), dtype=object)
         elements[:] = [None if text is None else text.encode() for text in flat]
         return elements
+    return np.array(flat, DTYPES[datatype])  # None becomes NaN here
+
+
+def _array(name: str, datatype: Datatype, flat: list[Any]) -> Array:
     try:
-        return np.array(flat, dtype=datatype.dtype)  # None becomes NaN here
+        return array_of(datatype, flat)
     except OverflowError as error:
         index = next(index for index, value in enumerate(flat) if value > _UINT64_MAX)
         raise out_of_range(name, index, datatype) from error

@@ -128,23 +128,65 @@ def check_inputs(signature: Signature, tensors: TensorMap, droppable: Container[
     return checked
 
 
-def check_outputs(
-    signature: Signature, tensors: TensorMap, wanted: Iterable[str], rows: int | None
-) -> dict[str, Tensor]:
-    """Return the wanted outputs in presented rank. Raises ModelFault where the model breaks its own signature."""
-    checked: dict[str, Tensor] = {}
-    specs = {spec.name: spec for spec in signature.outputs}
-    try:
+class InputCheck:
+    """Checks a request's tensors as `check_inputs` does, by what was looked up beforehand."""
+
+    __slots__ = ("_droppable", "_plain", "_signature")
+
+    def __init__(self, signature: Signature, droppable: Container[str] = ()) -> None:
+        self._signature = signature
+        self._droppable = droppable
+        plain = [
+            (spec.name, spec.datatype, spec.shape[1:], spec.datatype is Datatype.BYTES and not spec.nullable)
+            for spec in signature.inputs
+            if _is_plain(spec)
+        ]
+        self._plain = plain if len(plain) == len(signature.inputs) else []
+
+    def check(self, sent: TensorMap) -> tuple[TensorMap, int | None]:
+        """Return the tensors to use, and how many rows they have (`rows_of`). Raises what `check_inputs` does."""
+        rows = -1
+        for name, datatype, tail, is_whole in self._plain:
+            tensor = sent.get(name)
+            if tensor is None or tensor.datatype is not datatype:
+                break
+            shape = tensor.array.shape
+            if shape[1:] != tail or not shape or rows not in (-1, shape[0]) or (is_whole and _lacks_some(tensor)):
+                break
+            rows = shape[0]
+        else:
+            if len(sent) == len(self._plain) and rows >= 0:
+                return sent, rows
+        checked = check_inputs(self._signature, sent, self._droppable)
+        return checked, rows_of(self._signature, checked)
+
+
+class OutputCheck:
+    """Checks a model's answers against its signature, by what was looked up beforehand."""
+
+    __slots__ = ("_specs",)
+
+    def __init__(self, signature: Signature) -> None:
+        self._specs = {
+            spec.name: (spec, spec.datatype, spec.shape[1:] if _is_plain(spec) else None) for spec in signature.outputs
+        }
+
+    def check(self, tensors: TensorMap, wanted: Iterable[str], rows: int | None) -> dict[str, Tensor]:
+        """Return the wanted outputs in presented rank. Raises ModelFault where the model breaks its own signature."""
+        checked: dict[str, Tensor] = {}
         for name in wanted:
-            spec, tensor = specs[name], tensors[name]
-            checked[name] = fitted = fit(spec, tensor)
-            if rows is not None and spec.shape and spec.shape[0] == -1 and fitted.shape[0] != rows:
-                raise ModelFault(f"tensor '{name}': {fitted.shape[0]} rows answered for {rows} asked")
-    except KeyError as error:
-        raise ModelFault(f"tensor '{name}': the model did not answer it") from error
-    except InvalidInput as error:
-        raise ModelFault(f"the model's answer breaks its signature: {error.message}") from error
-    return checked
+            tensor = tensors.get(name)
+            if tensor is None:
+                raise ModelFault(f"tensor '{name}': the model did not answer it")
+            spec, datatype, tail = self._specs[name]
+            shape = tensor.array.shape
+            if tensor.datatype is not datatype or shape[1:] != tail or not shape:
+                tensor = _fit_answer(spec, tensor)
+                shape = tensor.array.shape
+            if rows is not None and spec.shape[:1] == (-1,) and shape[0] != rows:
+                raise ModelFault(f"tensor '{name}': {shape[0]} rows answered for {rows} asked")
+            checked[name] = tensor
+        return checked
 
 
 def rows_of(signature: Signature, tensors: TensorMap) -> int | None:
@@ -153,6 +195,22 @@ def rows_of(signature: Signature, tensors: TensorMap) -> int | None:
         if spec.shape and spec.shape[0] == -1:
             return tensors[spec.name].shape[0]
     return None
+
+
+def _is_plain(spec: TensorSpec) -> bool:
+    """Tell whether a tensor has rows and is fixed in all its other axes."""
+    return spec.shape[:1] == (-1,) and -1 not in spec.shape[1:]
+
+
+def _lacks_some(tensor: Tensor) -> bool:
+    return None in tensor.array.reshape(-1).tolist()
+
+
+def _fit_answer(spec: TensorSpec, tensor: Tensor) -> Tensor:
+    try:
+        return fit(spec, tensor)
+    except InvalidInput as error:
+        raise ModelFault(f"the model's answer breaks its signature: {error.message}") from error
 
 
 def names(specs: Iterable[TensorSpec]) -> str:

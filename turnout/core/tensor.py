@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -81,19 +82,20 @@ INTEGERS: Final = frozenset(d for d in Datatype if d.startswith(("INT", "UINT"))
 FLOATS: Final = frozenset({Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64})
 
 
-class Tensor:
+class Tensor(msgspec.Struct, eq=False, gc=False):
     """A datatype, a shape and its elements: an array, C-contiguous; for BYTES an object array of `bytes | None`.
 
     An array made from received bytes is a read-only view of them, valid as long as somebody holds it.
     """
 
-    __slots__ = ("_raw", "array", "datatype", "shape")
+    datatype: Datatype
+    array: Array
+    _raw: Buffer | None = None
 
-    def __init__(self, datatype: Datatype, array: Array, raw: Buffer | None = None) -> None:
-        self.datatype = datatype
-        self.array = array
-        self.shape: tuple[int, ...] = array.shape
-        self._raw = raw
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.array.shape
 
     @classmethod
     def of(cls, array: Array) -> "Tensor":
@@ -130,7 +132,8 @@ class Tensor:
     @property
     def rows(self) -> int:
         """Length of axis 0; 1 for a scalar."""
-        return self.shape[0] if self.shape else 1
+        shape = self.array.shape
+        return shape[0] if shape else 1
 
     @property
     def nbytes(self) -> int:

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.doors import grpc_codec
 from gateway.doors.envelope import MAX_INPUTS
+from tests.fakes import request
 from turnout.core.errors import InvalidInput, ModelFault, TooLarge
 from turnout.core.ids import VersionRef
 from turnout.core.request import Prediction
@@ -29,11 +30,16 @@ def decode(request):
     return grpc_codec.InferMessage(request.SerializeToString()).decode()
 
 
-def answer(request, outputs, **kwargs):
-    """Return what the caller of `request` reads for `outputs`."""
-    prediction = Prediction(outputs, VersionRef("m", 3), 7)
-    kwargs.setdefault("limit_bytes", LIMIT)
-    return pb.ModelInferResponse.FromString(decode(request).encode(prediction, REQUEST_ID, **kwargs))
+def written(message, prediction, request_id=REQUEST_ID, limit_bytes=LIMIT):
+    """Return the bytes of the answer to a message."""
+    decoded = decode(message)
+    decoded.limit_bytes = limit_bytes
+    return decoded.write(prediction, request(request_id=request_id))
+
+
+def answer(message, outputs, **kwargs):
+    """Return what the caller of `message` reads for `outputs`."""
+    return pb.ModelInferResponse.FromString(written(message, Prediction(outputs, VersionRef("m", 3), 7), **kwargs))
 
 
 def raw_request(tensors, **fields):
@@ -277,7 +283,7 @@ def test_answer_says_who_answered():
 
 def test_a_constant_answer_has_no_version():
     """Where a route's declared value answered, no version is claimed."""
-    wire = decode(message()).encode(Prediction(OUTPUTS, None, 7, "value"), REQUEST_ID, limit_bytes=LIMIT)
+    wire = written(message(), Prediction(OUTPUTS, None, 7, "value"))
     got = pb.ModelInferResponse.FromString(wire)
     assert got.model_version == got.id == ""
     assert got.parameters["turnout-fallback"].string_param == "value"
@@ -326,7 +332,7 @@ def test_every_datatype_is_either_typed_or_raw_only():
 @pytest.mark.parametrize("length", [1, 32, 127, 128])
 def test_request_ids_of_any_valid_length_are_written(length):
     """An answer put together from parts reads as one message, whatever the id's length does to the sizes in it."""
-    wire = decode(message(id="é" * 200)).encode(Prediction(OUTPUTS, None, 7), "r" * length, limit_bytes=LIMIT)
+    wire = written(message(id="é" * 200), Prediction(OUTPUTS, None, 7), "r" * length)
     got = pb.ModelInferResponse.FromString(wire)
     assert got.parameters["turnout-request-id"].string_param == "r" * length
     assert (got.id, len(got.outputs), len(got.parameters)) == ("é" * 200, 2, 2)

@@ -220,7 +220,7 @@ def taking(pressure):
     async def take(receive, read=bytes):
         holding = intake.holding()
         try:
-            return await intake.take(receive, Headers([]), Caller(task), read, holding)
+            return await intake.take(receive, Headers({}), Caller(task), read, holding)
         finally:
             holding.release()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from turnout.core.errors import InvalidInput, ModelFault
-from turnout.core.signature import Signature, TensorSpec, check_inputs, check_outputs, check_shape, incompatibility
+from turnout.core.signature import OutputCheck, Signature, TensorSpec, check_inputs, check_shape, incompatibility
 from turnout.core.tensor import Datatype, Tensor
 
 ROWS = TensorSpec("x", Datatype.FP32, (-1, 3))
@@ -81,15 +81,15 @@ def test_absurd_shapes_are_refused(shape, reason):
 def test_outputs_with_the_wrong_number_of_rows_are_a_model_fault():
     """A model that answers more rows than it was asked breaks its signature."""
     with pytest.raises(ModelFault, match="tensor 'y': 3 rows answered for 2 asked"):
-        check_outputs(SIGNATURE, {"y": Tensor.of(np.zeros(3, np.float32))}, ["y"], 2)
+        OutputCheck(SIGNATURE).check({"y": Tensor.of(np.zeros(3, np.float32))}, ["y"], 2)
 
 
 def test_absent_or_mistyped_outputs_are_a_model_fault():
     """What the model should have said and did not is its fault, not the caller's."""
     with pytest.raises(ModelFault, match="tensor 'y': the model did not answer it"):
-        check_outputs(SIGNATURE, {}, ["y"], 2)
+        OutputCheck(SIGNATURE).check({}, ["y"], 2)
     with pytest.raises(ModelFault, match="breaks its signature"):
-        check_outputs(SIGNATURE, {"y": Tensor.of(np.zeros(2))}, ["y"], 2)
+        OutputCheck(SIGNATURE).check({"y": Tensor.of(np.zeros(2))}, ["y"], 2)
 
 
 def test_subset_inputs_are_compatible_and_others_are_named():

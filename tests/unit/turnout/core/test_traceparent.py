@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.observe.tracing import child, trace_id
+from turnout.core.traceparent import accepted, child, trace_id
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"
@@ -10,6 +10,7 @@ VALID = f"00-{TRACE}-{PARENT}-01"
 
 def test_child_stays_in_its_trace():
     """A child has the trace and the flags of its parent, and a span of its own."""
+    assert accepted(VALID) == VALID
     first, second = child(VALID), child(VALID)
     assert trace_id(first) == TRACE
     assert first.endswith("-01")
@@ -18,13 +19,16 @@ def test_child_stays_in_its_trace():
 
 def test_later_versions_are_read_by_the_first_fields():
     """A header of a later version may carry more; it is answered in version 00."""
-    assert child(f"cc-{TRACE}-{PARENT}-00-more").startswith(f"00-{TRACE}-")
+    taken = accepted(f"cc-{TRACE}-{PARENT}-00-more")
+    assert taken is not None
+    assert trace_id(taken) == TRACE
+    assert child(taken).startswith(f"00-{TRACE}-")
+    assert child(taken).endswith("-00")
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        None,
         "",
         "nonsense",
         VALID.upper(),
@@ -34,9 +38,10 @@ def test_later_versions_are_read_by_the_first_fields():
         f"00-{'0' * 32}-{PARENT}-01",
         f"00-{TRACE}-{'0' * 16}-01",
         f" {VALID}",
+        f"{VALID}\n",
+        f"cc-{TRACE}-{PARENT}-01more",
     ],
 )
 def test_broken_headers_start_nothing(broken):
     """What breaks the form is as good as no header."""
-    assert child(broken) is None
-    assert trace_id(broken) is None
+    assert accepted(broken) is None
