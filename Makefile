@@ -79,6 +79,7 @@ lock: $(DEV) ## pin the newest allowed versions anew
 	$(PINNED) --group spark -o requirements/spark.txt
 	$(PINNED) --group build -o requirements/build.txt
 	$(PINNED) --group bootstrap -o requirements/uv.txt
+	for peer in bench/peers/*/; do $(LOCK) $${peer}requirements.in -o $${peer}requirements.txt; done
 
 # A changed requirement file makes the environment anew: what is no longer asked for is then gone.
 .venv/.python: requirements/build.txt requirements/dev.txt requirements/tour.txt requirements/uv.txt

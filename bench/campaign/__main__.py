@@ -8,6 +8,7 @@ from bench.campaign.harness import ROOT
 
 CHECKS = (
     "speed",
+    "peers",
     "lane",
     "split",
     "shadow",

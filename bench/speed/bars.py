@@ -8,6 +8,7 @@ from bench.campaign.harness import Campaign
 from bench.speed import workloads
 from bench.speed.configs import ON
 from bench.speed.overhead import Overhead
+from bench.speed.peers import BENTOML, KSERVE, LITSERVE, MLSERVER
 from bench.speed.table import MAX_LOAD_BUSY, MAX_OTHERS, Cell
 
 # Workload, bare handler, and the least share of its rate, all features on, with 32 clients.
@@ -16,6 +17,8 @@ AGAINST_BARE = (
     (workloads.GRPC_ROW, workloads.BARE_GRPC, 0.85),
     (workloads.BIG_BINARY, workloads.BARE_ECHO, 0.75),
 )
+# How many times a peer's rate, HTTP, one row, all features on, with 32 clients.
+AGAINST_PEERS = ((MLSERVER, 7.0), (KSERVE, 8.0), (BENTOML, 20.0), (LITSERVE, 11.0))
 BATCHING = 8.0
 BATCHING_P99 = 3.0
 BATCHING_ALONE = 0.95
@@ -66,6 +69,14 @@ def hold(campaign: Campaign, cells: Sequence[Cell]) -> None:
             spark.ratio(ON, f"ONNX over the same door, {ON}"),
             SPARK,
         )
+
+
+def hold_peers(campaign: Campaign, cells: Sequence[Cell]) -> None:
+    """Hold how much faster the gateway is than each peer."""
+    table = {(cell.workload, cell.clients): cell for cell in cells}
+    for peer, bar in AGAINST_PEERS:
+        ratio = table[workloads.HTTP_ROW, CLIENTS].ratio(ON, peer.name)
+        campaign.at_least(f"{workloads.HTTP_ROW}: all features on against {peer.name}", ratio, bar)
 
 
 def hold_overhead(campaign: Campaign, found: Mapping[str, Overhead]) -> None:

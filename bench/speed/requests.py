@@ -114,8 +114,11 @@ def read_binary(answer: Answer) -> Values:
 
 
 def read_grpc(answer: Answer) -> Values:
-    """Read a ModelInferResponse with raw contents."""
+    """Read a ModelInferResponse; peers answer in typed contents what they were sent raw."""
     response = decode_answer(answer.body)
+    if not response.raw_output_contents:
+        contents = {o.name: o.contents.int64_contents or o.contents.fp32_contents for o in response.outputs}
+        return {name: np.array(values) for name, values in contents.items()}
     return {
         output.name: np.frombuffer(raw, _NUMPY[output.datatype])
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
