@@ -40,6 +40,11 @@ class Pressure:
             or self.held_bytes >= limits.held_bytes
         )
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the process holds as many requests or rows as it may."""
+        return self.requests >= self._limits.held_requests or self.rows >= self._limits.held_rows
+
     def check(self) -> None:
         """Raise Overloaded while the process holds as many requests or rows as it may."""
         limits = self._limits

@@ -7,7 +7,6 @@ from gateway.doors import interface
 from gateway.doors.interface import IndexEntry, ModelDescription, Timing, VersionStatistics
 from gateway.limits import Limits
 from gateway.pressure import Pressure
-from turnout.core.clock import Deadline
 from turnout.core.errors import InvalidInput, NotFound, Overloaded, TurnoutError
 from turnout.core.ids import VersionRef
 from turnout.core.request import Prediction, PredictRequest
@@ -84,7 +83,7 @@ class FakeBackend:
         protocol: str,
         request_id: str,
         received_s: float,
-        deadline: Deadline | None,
+        left_s: float | None,
     ) -> interface.Shed | None:
         """Shed requests for `crowded` models, and keep that."""
         if name not in self.crowded:

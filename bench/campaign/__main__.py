@@ -15,6 +15,7 @@ CHECKS = (
     "prometheus",
     "route_changes",
     "worker_kills",
+    "overload",
     "datatypes",
     "golden",
     "spark_parity",

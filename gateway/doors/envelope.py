@@ -19,6 +19,7 @@ HEADER_DEADLINE_MS: Final = "turnout-deadline-ms"
 SHARED_MEMORY: Final = "shared_memory_region"
 MAX_INPUTS: Final = 16_384
 
+_HEADER: Final = f"header {HEADER_DEADLINE_MS}"
 # Seeded by the system. Ids must differ, not resist guessing; asking the system for each costs a call into it.
 _random_bits: Final = random.Random().getrandbits  # noqa: S311
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -52,7 +53,7 @@ def caller_deadline(
     """
     found: list[float] = []
     if header_ms is not None:
-        found.append(_milliseconds(f"header {HEADER_DEADLINE_MS}", header_ms) / 1000)
+        found.append(_milliseconds(_HEADER, header_ms) / 1000)
     if parameters:
         parameter = parameters.get(HEADER_DEADLINE_MS)
         if parameter is not None:
@@ -65,6 +66,11 @@ def caller_deadline(
     if transport_s is not None:
         found.append(transport_s)
     return Deadline(since_s + min(found)) if found else None
+
+
+def deadline_header_s(header_ms: str | None) -> float | None:
+    """Return the seconds that a `turnout-deadline-ms` header gives, or None. Raises InvalidInput naming it."""
+    return None if header_ms is None else _milliseconds(_HEADER, header_ms) / 1000
 
 
 def refuse_sequence(parameters: Mapping[str, Parameter]) -> None:

@@ -15,6 +15,7 @@ from gateway.doors import grpc_wire
 from gateway.doors.envelope import (
     HEADER_DEADLINE_MS,
     caller_deadline,
+    deadline_header_s,
     refuse_sequence,
     request_id,
     version_number,
@@ -159,10 +160,12 @@ class Predictions:
         route, number = asked
         try:
             version = version_number(number, route)
-            deadline = caller_deadline(call.headers.get(HEADER_DEADLINE_MS), {}, call.received_s, call.left_s)
+            left_s = deadline_header_s(call.headers.get(HEADER_DEADLINE_MS))
         except TurnoutError:
             return False  # it is told so the long way
-        shed = self._backend.shed(route, version, call.headers, PROTOCOL, call.request_id, call.received_s, deadline)
+        if call.left_s is not None:
+            left_s = call.left_s if left_s is None else min(left_s, call.left_s)
+        shed = self._backend.shed(route, version, call.headers, PROTOCOL, call.request_id, call.received_s, left_s)
         if shed is None:
             return False
         call.refuse(shed.error, self._backend.generation, shed.version)

@@ -10,6 +10,7 @@ from gateway.doors.caller import Message
 from gateway.doors.compression import READ_ENCODINGS
 from gateway.doors.envelope import HEADER_FALLBACK, HEADER_GENERATION, HEADER_REQUEST_ID, HEADER_VERSION
 from gateway.doors.http_headers import CONTENT_LENGTH, CONTENT_TYPE, Pair
+from gateway.doors.interface import Shed
 from turnout.core.errors import MethodNotAllowed, NotReady, Overloaded, TurnoutError, UnsupportedEncoding
 from turnout.core.ids import VersionRef
 from turnout.core.status import shown_message, status_of
@@ -73,6 +74,14 @@ def error_parts(error: TurnoutError, request_id: str) -> tuple[int, list[Pair], 
     body = _ENCODER.encode({"error": shown_message(error, request_id)})
     pairs.append((CONTENT_LENGTH, b"%d" % len(body)))
     return status_of(error).http, pairs, body
+
+
+@lru_cache(_KNOWN_VERSIONS)
+def shed_parts(shed: Shed, generation: int) -> tuple[int, bytes, bytes]:
+    """Return status, header lines and body of what sheds many requests: all but each one's id."""
+    status, pairs, body = error_parts(shed.error, "")
+    ours = our_headers("", generation, shed.version, None)[1:]
+    return status, lines_of([*pairs, *ours]), body
 
 
 def start(status: int, pairs: list[Pair]) -> Message:

@@ -14,8 +14,8 @@ import msgspec
 from gateway.doors.answer import Written
 from gateway.doors.caller import Caller, Receive, Scope, Send
 from gateway.doors.compression import PACK_FROM_BYTES, pack, wants_gzip
-from gateway.doors.envelope import caller_deadline, refuse_sequence, request_id, version_number
-from gateway.doors.http_answer import GZIP, OCTETS, end, error_parts, lines_of, our_lines, pairs_of, start
+from gateway.doors.envelope import caller_deadline, deadline_header_s, refuse_sequence, request_id, version_number
+from gateway.doors.http_answer import GZIP, OCTETS, end, error_parts, lines_of, our_lines, pairs_of, shed_parts, start
 from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers
 from gateway.doors.interface import Answer, Backend
 from gateway.doors.request_body import Body, BodyIntake
@@ -206,18 +206,19 @@ class Predictions:
 
         To be asked while the backend's `pressure.presses`.
         """
-        received_s, identity = monotonic_s(), request_id(headers.text(REQUEST_ID))
+        identity = request_id(headers.text(REQUEST_ID))
+        left_s = None
         try:
             version = version_number(target.version, target.route)
-            deadline = caller_deadline(headers.text(DEADLINE_MS), {}, received_s)
+            if DEADLINE_MS in headers.raw:
+                left_s = deadline_header_s(headers.text(DEADLINE_MS))
         except TurnoutError:
             return None  # it is told so the long way
-        shed = self._backend.shed(target.route, version, headers, PROTOCOL, identity, received_s, deadline)
+        shed = self._backend.shed(target.route, version, headers, PROTOCOL, identity, monotonic_s(), left_s)
         if shed is None:
             return None
-        status, pairs, body = error_parts(shed.error, identity)
-        ours = our_lines(identity, self._backend.generation, shed.version, None)
-        return Response(status, lines_of(pairs) + ours, body)
+        status, lines, body = shed_parts(shed, self._backend.generation)
+        return Response(status, b"".join((lines, REQUEST_ID, b": ", identity.encode(), b"\r\n")), body)
 
     async def serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with an error if need be; says nothing to a caller that left."""

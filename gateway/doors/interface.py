@@ -1,12 +1,11 @@
 """What a door may ask of the gateway behind it. Doors translate bytes; every decision is on the other side."""
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from gateway.pressure import Pressure
-from turnout.core.clock import Deadline
 from turnout.core.errors import Overloaded, TurnoutError
 from turnout.core.ids import VersionRef
 from turnout.core.request import CallerHeaders, Prediction, PredictRequest
@@ -61,11 +60,17 @@ class VersionStatistics(msgspec.Struct, frozen=True):
     compute_output: Timing
 
 
-class Shed(NamedTuple):
-    """A request that is not taken: why, and which version has no room; None when the process has none."""
+class Shed:
+    """Why requests are not taken, and which version has no room; None when the process has none.
 
-    error: Overloaded
-    version: VersionRef | None
+    The same for many requests: doors keep what they write for it.
+    """
+
+    __slots__ = ("error", "version")
+
+    def __init__(self, error: Overloaded, version: VersionRef | None) -> None:
+        self.error = error
+        self.version = version
 
 
 class Backend(Protocol):
@@ -83,11 +88,11 @@ class Backend(Protocol):
         protocol: str,
         request_id: str,
         received_s: float,
-        deadline: Deadline | None,
+        left_s: float | None,
     ) -> Shed | None:
         """Tell, without its body, that a request would be shed, and record it; None if it may be taken.
 
-        To be asked while `pressure.presses`.
+        `left_s` are the seconds that its caller gives it. To be asked while `pressure.presses`.
         """
 
     @property

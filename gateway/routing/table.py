@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.doors.interface import Shed
 from gateway.observe.metrics import ArmMetrics, Metrics
 from gateway.routing.constant import Constant
 from gateway.routing.split import Split, is_match, sticky_key
@@ -18,7 +19,7 @@ from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from turnout.core.bucket import bucket
 from turnout.core.clock import monotonic_s
-from turnout.core.errors import InvalidInput, NotFound, NotReady
+from turnout.core.errors import InvalidInput, NotFound, NotReady, Overloaded
 from turnout.core.ids import VersionRef
 from turnout.core.request import CallerHeaders, PredictRequest
 from turnout.core.signature import Signature
@@ -52,13 +53,22 @@ class Slices:
 class Choice:
     """A version that was picked, and why: one arm of a route."""
 
-    __slots__ = ("arm", "is_evidence", "metrics", "target")
+    __slots__ = ("_sheds", "arm", "is_evidence", "metrics", "target")
 
     def __init__(self, target: Target, arm: str, metrics: ArmMetrics) -> None:
         self.target = target
         self.arm = arm
         self.metrics = metrics
         self.is_evidence = arm in EVIDENCE
+        self._sheds: dict[int, Shed] = {}
+
+    def shed(self, retry_s: int) -> Shed:
+        """Return what those are told for whom the version has no room."""
+        found = self._sheds.get(retry_s)
+        if found is None:
+            text = f"version {self.target.key} has no room, or no answer before the deadline"
+            found = self._sheds[retry_s] = Shed(Overloaded(text, retry_after_s=retry_s), self.target.ref)
+        return found
 
 
 class Rescue:

@@ -11,8 +11,6 @@ from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import DeadlineExceeded, Overloaded
 from turnout.core.manifest import VersionLimits
 
-# Who would be answered this close to its deadline is not let in: the estimate is one.
-_MARGIN: Final = 1.25
 _LONGEST_RETRY_S: Final = 3600
 
 
@@ -38,27 +36,44 @@ class Admission:
         self._pace = Pace()
         self._waiting: deque[tuple[asyncio.Future[None], int, int]] = deque()
 
-    def check(self, rows: int, deadline: Deadline) -> None:
-        """Raise Overloaded if so many rows would find no room now, or no answer in time. An idle version takes all."""
-        if self.running >= self.in_flight or self.waiting_rows:
-            self._check_room(rows, 0)
-        if not self.rows:
-            return
-        late_s = self._pace.expected_s(self.rows + rows) * _MARGIN - deadline.left_s
-        if late_s > 0:
-            raise Overloaded(f"no answer before the deadline: {self.rows} rows are ahead", retry_after_s=_whole(late_s))
+    def sheds(self, rows: int, left_s: float) -> int:
+        """Tell whether so many rows would find no room now, or no answer in the time left: when to come back, else 0.
 
-    def arrive(self, rows: int, deadline: Deadline) -> None:
-        """Count a request until it departs. Raises Overloaded where there is no room, or it would be answered late."""
-        self.check(rows, deadline)
+        An idle version takes all.
+        """
+        if self.running >= self.in_flight or self.waiting_rows:
+            limits = self.limits
+            if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes > limits.queue_bytes:
+                return _whole(self._pace.row_s * rows)
+        if self.rows:
+            late_s = self._pace.expected_s(self.rows + rows) - left_s
+            if late_s > 0:
+                return _whole(late_s)
+        return 0
+
+    def arrive(self, rows: int, deadline: Deadline) -> bool:
+        """Count a request until it departs, and tell whether others were there.
+
+        Raises Overloaded where there is no room, or it would be answered late.
+        """
+        retry_s = self.sheds(rows, deadline.left_s)
+        if retry_s:
+            raise Overloaded(self._why(), retry_after_s=retry_s)
         self._pressure.enter(rows)
-        if not self.rows:
+        behind = self.rows > 0
+        if not behind:
             self._pace.began(monotonic_s())
         self.rows += rows
+        return behind
 
-    def depart(self, rows: int, *, ran: bool) -> None:
-        """Count a request no more; one that `ran` tells how fast the version is."""
+    def depart(self, rows: int, *, ran: bool, late: bool | None = None) -> None:
+        """Count a request no more.
+
+        One that `ran` tells how fast the version is; `late` of one that came behind others, how well that was foreseen.
+        """
         self._pressure.leave(rows)
+        if late is not None:
+            self._pace.judged(late=late)
         if ran:
             self._pace.left(rows, self.rows, monotonic_s())
         self.rows -= rows
@@ -72,7 +87,9 @@ class Admission:
 
     def queue(self, rows: int, size: int = 0) -> None:
         """Count rows that wait from now on, and their bytes. Raises Overloaded when there is no room for them."""
-        self._check_room(rows, size)
+        limits = self.limits
+        if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes + size > limits.queue_bytes:
+            raise Overloaded(self._why(), retry_after_s=_whole(self._pace.row_s * rows))
         self.waiting_rows += rows
         self.waiting_bytes += size
         self._tell()
@@ -120,13 +137,8 @@ class Admission:
         self.in_flight = limits.in_flight
         self._let_in()
 
-    def _check_room(self, rows: int, size: int) -> None:
-        limits = self.limits
-        if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes + size > limits.queue_bytes:
-            raise Overloaded(
-                f"{self.running} calls are under way and {self.waiting_rows} rows wait for the model",
-                retry_after_s=_whole(self._pace.row_s * rows),
-            )
+    def _why(self) -> str:
+        return f"{self.rows} rows are with the model or wait for it: no room, or no answer before the deadline"
 
     def _take(self) -> None:
         self.running += 1

@@ -13,7 +13,7 @@ from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
 from gateway.serving.loading import Call, Engine, load, replay_golden, warm
 from gateway.serving.stages import REPORTED, Stage, step
-from turnout.core.clock import Deadline, monotonic_s, wall_s
+from turnout.core.clock import monotonic_s, wall_s
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, TurnoutError
 from turnout.core.report import VersionReport
 from turnout.core.signature import Signature
@@ -123,11 +123,17 @@ class ServedVersion:
         if engine is None or not self.serving:
             raise self._not_ready()
         counted = rows or 1
-        admission.arrive(counted, call.deadline)
+        behind = admission.arrive(counted, call.deadline)
+        late: bool | None = None
         try:
-            return await self._admitted(engine, inputs, wanted, call, rows)
+            outputs = await self._admitted(engine, inputs, wanted, call, rows)
+            late = False if behind else None
+        except DeadlineExceeded:
+            late = True if behind else None
+            raise
         finally:
-            admission.depart(counted, ran=call.predict_s > 0)
+            admission.depart(counted, ran=call.predict_s > 0, late=late)
+        return outputs
 
     async def _admitted(
         self, engine: Engine, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
@@ -147,9 +153,12 @@ class ServedVersion:
         self._answered(call, rows)
         return outputs
 
-    def check(self, deadline: Deadline) -> None:
-        """Raise Overloaded if one row more would find no room, or no answer in time. Says nothing of readiness."""
-        self._admission.check(1, deadline)
+    def sheds(self, left_s: float) -> int:
+        """Tell whether one row more would find no room, or no answer in the time left: when to come back, else 0.
+
+        Says nothing of readiness.
+        """
+        return self._admission.sheds(1, left_s)
 
     def adopt(self, entry: VersionEntry) -> None:
         """Take what a newer snapshot says of the same bytes: bounds and buckets."""

@@ -4,7 +4,7 @@ import asyncio
 
 from tests.fakes import FakeModel, Gate, entry, request, route
 from tests.waiting import eventually_async
-from turnout.core.clock import Deadline, monotonic_s
+from turnout.core.clock import monotonic_s
 from turnout.core.manifest import VersionLimits
 from turnout.core.snapshot import Fallback, Match
 
@@ -13,8 +13,7 @@ ONE = VersionLimits(in_flight=1, queue_rows=1)
 
 def shed(plane, name="m", number=None, headers=None, within_s=60.0):
     """Ask whether a request would be shed."""
-    now_s = monotonic_s()
-    return plane.backend.shed(name, number, headers or {}, "http", "r", now_s, Deadline(now_s + within_s))
+    return plane.backend.shed(name, number, headers or {}, "http", "r", monotonic_s(), within_s)
 
 
 class Full:

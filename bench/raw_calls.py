@@ -1,0 +1,189 @@
+"""HTTP/1.1 and gRPC calls as prebuilt bytes on raw connections: as little work for a call as a client can have.
+
+Reads of an answer only how it ended. Understands what this gateway sends to such clients, no more.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, cast
+
+Ended: TypeAlias = Callable[[Any, int, int], None]
+
+NONE, OK, SHED, EXPIRED, OTHER = range(5)
+_HTTP: Final = {b"200": OK, b"429": SHED, b"504": EXPIRED}
+_GRPC: Final = {b"0": OK, b"8": SHED, b"4": EXPIRED}
+_LENGTH: Final = b"content-length: "
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
+_ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
+_FRAME_HEAD: Final = 9
+_STREAMS: Final = 1000
+_STATUS: Final = b"grpc-status"
+
+
+def infer_http(route: str, body: bytes, *headers: str) -> bytes:
+    """Return an HTTP request to predict."""
+    lines = [f"POST /v2/models/{route}/infer HTTP/1.1", "host: bench", "content-type: application/json", *headers]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+
+
+def infer_grpc(message: bytes, timeout_ms: int) -> bytes:
+    """Return a ModelInfer call for a stream that is numbered when it is sent."""
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/inference.GRPCInferenceService/ModelInfer"),
+        (":authority", "bench"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("grpc-timeout", f"{timeout_ms}m"),
+    ]
+    block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields)
+    data = b"\x00" + len(message).to_bytes(4, "big") + message
+    return _frame(_HEADERS, _END_HEADERS, 0, block) + _frame(_DATA, _END_STREAM, 0, data)
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, ended: Ended) -> None:
+        self.free = 1
+        self.leaving = False
+        self._ended = ended
+        self._number = -1
+        self._rest = b""
+        self._transport: asyncio.Transport
+
+    async def ready(self) -> None:
+        """Be ready at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport (asyncio's callback)."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, number: int, request: bytes) -> None:
+        """Send one request."""
+        self.free = 0
+        self._number = number
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Tell of a whole answer (asyncio's callback)."""
+        if self._rest:
+            data = self._rest + data
+        head = data.find(b"\r\n\r\n")
+        at = data.find(_LENGTH) + len(_LENGTH)
+        if head < 0 or len(data) < head + 4 + int(data[at : data.index(b"\r", at)]):
+            self._rest = data
+            return
+        self._rest = b""
+        self._end(_HTTP.get(data[9:12], OTHER))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Tell of a request that got no answer (asyncio's callback)."""
+        self.leaving = True
+        if not self.free:
+            self._end(OTHER)
+
+    def _end(self, outcome: int) -> None:
+        self.free = 1
+        self._ended(self, self._number, outcome)
+
+
+class GrpcConnection(asyncio.Protocol):
+    """One connection of many calls at once."""
+
+    def __init__(self, ended: Ended) -> None:
+        self.free = _STREAMS
+        self.leaving = False
+        self._ended = ended
+        self._calls: dict[int, int] = {}
+        self._stream = 1
+        self._rest = b""
+        self._window = 65_535
+        self._began = asyncio.Event()
+        self._held: list[tuple[int, bytes]] = []
+        self._transport: asyncio.Transport
+
+    async def ready(self) -> None:
+        """Wait for the server's settings."""
+        async with asyncio.timeout(10):
+            await self._began.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet: no table of headers, as much room as there is (asyncio's callback)."""
+        self._transport = cast("asyncio.Transport", transport)
+        settings = struct.pack(">HIHI", 1, 0, 4, 2**20)
+        self._transport.write(
+            _PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, struct.pack(">I", 2**30))
+        )
+
+    def send(self, number: int, request: bytes) -> None:
+        """Open a stream; one for which the server has no room yet waits."""
+        self.free -= 1
+        if self._held or self._window < len(request):
+            self._held.append((number, request))
+            return
+        stream, self._stream = self._stream, self._stream + 2
+        self._calls[stream] = number
+        self._window -= len(request)
+        head = _FRAME_HEAD + int.from_bytes(request[:3], "big")
+        name = stream.to_bytes(4, "big")
+        self._transport.write(
+            b"".join((request[:5], name, request[9:head], request[head : head + 5], name, request[head + 9 :]))
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Read frames (asyncio's callback)."""
+        data = self._rest + data
+        at = 0
+        while at + _FRAME_HEAD <= len(data):
+            end = at + _FRAME_HEAD + int.from_bytes(data[at : at + 3], "big")
+            if end > len(data):
+                break
+            self._take(data[at + 3], data[at + 4], int.from_bytes(data[at + 5 : at + 9], "big"), data[at + 9 : end])
+            at = end
+        self._rest = data[at:]
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Tell of calls that got no answer (asyncio's callback)."""
+        self.leaving = True
+        calls, self._calls = self._calls, {}
+        for number in calls.values():
+            self._ended(self, number, OTHER)
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _SETTINGS and not flags & _ACK:
+            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
+            self._began.set()
+        elif kind == _PING and not flags & _ACK:
+            self._transport.write(_frame(_PING, _ACK, 0, payload))
+        elif kind == _WINDOW and stream == 0:
+            self._window += int.from_bytes(payload, "big")
+            held, self._held = self._held, []
+            for number, request in held:
+                self.free += 1
+                self.send(number, request)
+        elif kind == _HEADERS and flags & _END_STREAM:
+            at = payload.find(_STATUS) + len(_STATUS)
+            self._end(stream, _GRPC.get(payload[at + 1 : at + 1 + payload[at]], OTHER))
+        elif kind == _GO_AWAY:
+            self.leaving = True
+        elif kind == _RESET:
+            self._end(stream, OTHER)
+
+    def _end(self, stream: int, outcome: int) -> None:
+        number = self._calls.pop(stream, None)
+        if number is not None:
+            self.free += 1
+            self._ended(self, number, outcome)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def _text(text: str) -> bytes:
+    assert len(text) < 127
+    return bytes((len(text),)) + text.encode()
