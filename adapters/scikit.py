@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from adapters import scikit_file
 from adapters.interface import Adapter, LoadFailed, ModelSource, SyncModel
+from adapters.marks import MarkedModel
 from adapters.scikit_columns import Column, columns_of, takes_documents
 from turnout.core.errors import InvalidInput, ModelFault
 from turnout.core.manifest import SklearnOptions
@@ -141,9 +142,11 @@ class ScikitAdapter(Adapter):
 
     runtime = "sklearn"
 
-    async def load(self, source: ModelSource) -> ScikitModel:
+    async def load(self, source: ModelSource) -> SyncModel:
         """Read, check and try the estimator on one row. Raises LoadFailed with a one-line reason."""
-        return await asyncio.to_thread(_load, source)
+        model = await asyncio.to_thread(_load, source)
+        # A pickle may hold code that ends the process; what skops reads does not.
+        return MarkedModel(model, source.name, source.scratch) if source.trusted else model
 
 
 def _load(source: ModelSource) -> ScikitModel:

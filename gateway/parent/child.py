@@ -61,6 +61,12 @@ def signal_child(process: Process, number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
+def end_group(process: Process) -> None:
+    """End what a child that has exited left behind in its process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def read_settings(arguments: Sequence[str]) -> bytes:
     """Return, in a child, the settings that `start` handed over. Raises ValueError when `arguments` name none."""
     if len(arguments) != 2 or arguments[0] != _CONFIG_FLAG:

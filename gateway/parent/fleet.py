@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from gateway.parent import child
 from gateway.parent.backoff import Backoff
+from gateway.parent.deaths import Deaths
 from gateway.parent.decision import START_PATIENCE_S, Step, decide, merge, tried
 from gateway.parent.failure import CannotStart
 from gateway.parent.messages import (
@@ -44,7 +45,8 @@ Heard: TypeAlias = Callable[[GatewayProcess, FromProcess], None]
 class Fleet:
     """`count` gateway processes. `on_change` hears of every report and death, `on_call` of repository calls.
 
-    `start` makes a process for a slot; it is told whether that replaces one that served.
+    `start` makes a process for a slot; it is told whether that replaces one that served. `ran` tells of a process id
+    that is gone which versions' calls were under way in it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Fleet:
         start: Callable[[int, bool, Heard], Awaitable[GatewayProcess]],
         on_change: Callable[[], None],
         on_call: Callable[[GatewayProcess, RepositoryCall], None],
+        ran: Callable[[int], list[str]] = lambda _pid: [],
     ) -> None:
         self.processes: list[GatewayProcess] = []
         self.serving: Publication | None = None
@@ -66,6 +69,7 @@ class Fleet:
         self._on_call = on_call
         self._gone: dict[str, WorkerGone] = {}
         self._suspects = Suspects()
+        self._judged = Deaths(self._suspects, ran)
         self._loading: dict[int, dict[str, str]] = {}
         self._asking: dict[GatewayProcess, asyncio.Task[None]] = {}
         self._ready = False
@@ -295,23 +299,23 @@ class Fleet:
             "gateway process %d (slot %d) ended with status %d%s", process.pid, process.slot, status, while_loading
         )
         self._deaths += 1
-        if status:
-            self._suspect(loading)
+        publication = self.wanted or self.serving
+        digests = publication.digests if publication is not None else {}
+        self._take_out(self._judged.judge(process.pid, status, loading, digests, hung=process.hung))
         if not self._heard_any and self._deaths >= _DEATHS_AT_START:
             raise CannotStart(f"gateway processes end as soon as they start (status {status})")
         self._on_change()
         await asyncio.sleep(backoff.after(clock.monotonic_s() - process.started_s))
 
-    def _suspect(self, loading: dict[str, str]) -> None:
-        """Draw the conclusion from the death of a process that was loading these versions."""
-        quarantined = self._suspects.died(loading)
-        if len(loading) > 1:
-            _log.error(
-                "%s: one of them ended the process; they load one by one from now on", ", ".join(sorted(loading))
-            )
-        for version, reason in self._suspects.refused(loading).items():
-            if version in quarantined:
-                _log.error("%s: %s", version, reason)
+    def _take_out(self, quarantined: dict[str, str]) -> None:
+        """Have the processes that serve on do without these versions."""
+        publication = self.wanted or self.serving
+        if publication is None or not quarantined:
+            return
+        for process in self.processes:
+            process.send(publication.told(self._suspects))
+            for version, reason in quarantined.items():
+                process.send(WorkerGone(version, reason, quarantined=True))
 
     def _survived(self, versions: Collection[str]) -> None:
         """Forget the suspicion of versions that a process has loaded; those who were told not to may load them now."""

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from adapters.marks import ran
 from gateway.config import GatewayConfig, ProcessConfig
 from gateway.http_server import HttpServer
 from gateway.observe.log_handler import BoundedLogHandler
@@ -118,6 +119,7 @@ def _compose(
         lambda slot, replaces, heard: _start_process(config, state, ports, slot, heard, replaces=replaces),
         changed.set,
         RepositoryCalls(client, lambda process, model: _retry(machine, reports, process, model)).forward,
+        lambda pid: ran(state.scratch, pid),
     )
     stack.callback(fleet.kill, "the parent ends")
     workers = Workers(files, state.sockets, state.scratch, metrics, fleet.tell_gone, fleet.forget_gone)

@@ -46,7 +46,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 
 class WorkerGone(msgspec.Struct, frozen=True, tag="worker_gone"):
-    """A version's worker will not come, for this reason: its load failed, or it is quarantined."""
+    """A version will not be served, for this reason: its worker's load failed, or it is quarantined."""
 
     version: str
     reason: str

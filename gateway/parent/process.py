@@ -33,6 +33,8 @@ MISSED_S: Final = 5 * HEARTBEAT_S
 _FIRST_HEARTBEAT_S: Final = 60.0
 # Reading a big pickle holds the interpreter without a pause: killing the process for it would only begin it anew.
 _LOADING_S: Final = 30.0
+# Somebody who left the process's group may hold its socket open for ever.
+_LAST_WORDS_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class GatewayProcess:
         self.committed = 0
         self.listening = False
         self.says_ready = False
+        self.hung = False
         self._process = process
         self._on_message = on_message
         self._last_heard_s = self.started_s + _FIRST_HEARTBEAT_S - MISSED_S
@@ -107,6 +110,7 @@ class GatewayProcess:
         """Kill the process when it has been silent for too long."""
         silent_s = clock.monotonic_s() - self._last_heard_s
         if silent_s > (_LOADING_S if self.loading else MISSED_S):
+            self.hung = True
             self.kill(f"no heartbeat for {silent_s:.0f} s")
 
     def forgive_silence(self) -> None:
@@ -120,9 +124,14 @@ class GatewayProcess:
             child.signal_child(self._process, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Return the exit status once the process has exited and its last messages are heard."""
+        """Return the exit status once the process has exited and its last messages are heard.
+
+        What a model forked goes with it: it would hold our sockets open, and callers' connections with them.
+        """
         status = await self._process.wait()
-        await self._reading
+        child.end_group(self._process)
+        await asyncio.wait({self._reading}, timeout=_LAST_WORDS_S)
+        self._reading.cancel()
         return status
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

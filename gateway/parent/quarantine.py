@@ -1,7 +1,7 @@
 """The quarantine rules: which versions are taken out because processes keep dying of them. Pure: no clock, no I/O.
 
 A version in a worker: in flight at three losses of its worker within a minute. A version in a gateway process: the
-process died three times while loading it.
+process died three times while loading it, or three times within a minute while it ran alone.
 """
 
 from collections import defaultdict, deque
@@ -29,7 +29,7 @@ class Losses:
         self._at_s: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOSSES))
 
     def count(self, version: str, now_s: float) -> bool:
-        """Note a loss that a process reports; tell, once, that the version is to be quarantined."""
+        """Note a loss that a process reports, or was; tell, once, that the version is to be quarantined."""
         at_s = self._at_s[version]
         if at_s and now_s - at_s[-1] < _ONE_LOSS_S:
             return False
@@ -42,11 +42,12 @@ class Losses:
 
 
 class _Suspect(msgspec.Struct):
-    """A version, by the digest of its bytes, that processes were loading when they died."""
+    """A version, by the digest of its bytes, that processes were loading, or running, when they died."""
 
     digest: str
     deaths: int = 0
     refused: bool = False
+    at: str = "loading"
 
 
 class Suspects:
@@ -58,6 +59,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._suspects: dict[str, _Suspect] = {}
+        self._crashes = Losses()
 
     def __len__(self) -> int:
         """How many versions are suspected or quarantined."""
@@ -78,6 +80,19 @@ class Suspects:
             return []
         suspect.refused = True
         return [version]
+
+    def crashed(self, running: Mapping[str, str], now_s: float) -> list[str]:
+        """Note the death of a process in which calls of these were under way; return what is quarantined for it.
+
+        As with loads, only a death at which it was the only one is proof.
+        """
+        many = [version for version in running if self._crashes.count(version, now_s)]
+        if len(running) != 1:
+            return []
+        for version in many:
+            self._crashes.forget(version)
+            self._suspects[version] = _Suspect(running[version], LOSSES, refused=True, at="running")
+        return many
 
     def survived(self, versions: Collection[str]) -> None:
         """Forget versions whose load a process has outlived, well or badly."""
@@ -107,7 +122,7 @@ class Suspects:
     def refused(self, held: Mapping[str, str]) -> dict[str, str]:
         """Return the quarantined ones among `held`, with the reason that operators see."""
         return {
-            version: reason(f"the process died {suspect.deaths} times while loading it")
+            version: reason(f"the process died {suspect.deaths} times while {suspect.at} it")
             for version, suspect in self._suspects.items()
             if suspect.refused and held.get(version) == suspect.digest
         }

@@ -78,7 +78,7 @@ class Pool:
             if (
                 served is not None
                 and served.entry.digest == entry.digest
-                and (served.has_files or key not in directories)
+                and not (served.may_be_retried and key in directories)
                 and sockets.get(key, str(served.socket)) == str(served.socket)
             ):
                 served.adopt(entry)

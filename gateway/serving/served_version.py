@@ -61,6 +61,11 @@ class ServedVersion:
         """The presented signature; None until the model is loaded."""
         return self.engine.signature if self.engine else None
 
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a load is worth a try once it is told where the files are: they were missing, or withheld."""
+        return not self.has_files or (self.quarantined and not self.entry.runtime.uses_worker)
+
     def report(self) -> VersionReport:
         """Return its state as the parent hears of it. Not for a version that left the snapshot."""
         return VersionReport(

@@ -46,7 +46,7 @@ def test_types_that_can_crash_need_a_trusted_folder(tmp_path):
     """Trees are served from a trusted folder, and refused by name with the reason from another."""
     fitted = RandomForestClassifier(2, n_jobs=-1).fit(MATRIX, TARGET)
     model = load(tmp_path, fitted)
-    assert model._estimator.n_jobs == 1
+    assert model.model._estimator.n_jobs == 1
     with pytest.raises(LoadFailed, match=r"not trusted: sklearn\.tree\._tree\.Tree; a crafted file"):
         load(tmp_path, fitted, trusted=False)
 

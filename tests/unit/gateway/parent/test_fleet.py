@@ -45,7 +45,7 @@ class FakeProcess:
         self.refusals = 0
         self.committed = 0
         self.listening = False
-        self.says_ready = False
+        self.says_ready = self.hung = False
         self.sent = []
         self.died = asyncio.get_running_loop().create_future()
 

@@ -310,11 +310,11 @@ async def test_a_retry_that_ends_a_process_again_is_answered(parts):
     machine, fleet, _, _ = parts
     await machine.take(_offer(1, "a"))
     for _ in range(3):
-        fleet._suspect({"a@1": "sha256:a"})
+        fleet._suspects.died({"a@1": "sha256:a"})
     fleet.processes[0].report = Report(1, 1, {"a@1": QUARANTINED})
     retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
-    fleet._suspect({"a@1": "sha256:a"})
+    fleet._suspects.died({"a@1": "sha256:a"})
     assert "a@1 cannot be served: quarantined: the process died 4 times" in await asyncio.wait_for(retrying, 10)
 
 
@@ -330,7 +330,7 @@ async def test_a_retry_waits_for_its_outcome(parts, outcome, told):
     machine, fleet, _, _ = parts
     await machine.take(_offer(1, "a"))
     for _ in range(3):
-        fleet._suspect({"a@1": "sha256:a"})
+        fleet._suspects.died({"a@1": "sha256:a"})
     fleet.processes[0].report = Report(1, 1, {"a@1": QUARANTINED})
     retrying = asyncio.create_task(machine.retry("a", fleet.processes[0]))
     await eventually_async(lambda: fleet.processes[0].prepared.alone == ["a@1"])
