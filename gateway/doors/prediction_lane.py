@@ -139,8 +139,11 @@ class LaneProtocol(DoorProtocol):
         return True
 
     def _hold(self, data: bytes) -> bool:
-        """Wait once, and not for long, for the rest of a body: many clients send heading and body apart."""
-        if self._patience is not None:
+        """Wait once, and not for long, for the rest of a body: many clients send heading and body apart.
+
+        Not while something is pressed: the heading alone may tell that the request is shed.
+        """
+        if self._patience is not None or self.backend.pressure.presses:
             return False
         self._patience = self.loop.call_later(_REST_OF_BODY_S, self._late)
         self._held = data
