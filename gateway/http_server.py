@@ -74,7 +74,7 @@ class HttpServer(uvicorn.Server):
 
     async def stop(self, within_s: float) -> None:
         """Accept nothing more, wait `within_s` for connections to end, then close those that have nothing to say."""
-        await self._close_listener()
+        await self.close_port()
         end = Deadline.after(within_s)
         while self.connections and not end.passed:  # noqa: ASYNC110  no event tells
             await asyncio.sleep(_LOOK_S)
@@ -84,8 +84,10 @@ class HttpServer(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.shutdown(), _CUT_S)
 
-    async def _close_listener(self) -> None:
-        """Close the port without losing a caller who is connected already and waits to be accepted."""
+    async def close_port(self) -> None:
+        """Accept nothing more, without losing a caller who is connected already and waits to be accepted."""
+        if self._listener.fileno() < 0:
+            return
         for server in self.servers:
             server.close()
         accepted: list[socket.socket] = []

@@ -5,12 +5,13 @@ The only module that knows all parts of the data plane. The parent starts it; no
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 import uvloop
@@ -24,7 +25,17 @@ from gateway.observe.access_log import AccessLog, open_log
 from gateway.observe.log_handler import BoundedLogHandler
 from gateway.observe.metrics import Metrics
 from gateway.parent.child import read_settings
-from gateway.parent.messages import Commit, Drain, FromProcess, Listening, Loads, MachineReady, SaysReady, ToProcess
+from gateway.parent.messages import (
+    Commit,
+    Drain,
+    FromProcess,
+    Leaves,
+    Listening,
+    Loads,
+    MachineReady,
+    SaysReady,
+    ToProcess,
+)
 from gateway.parent_link import ParentLink
 from gateway.pressure import Pressure
 from gateway.routing.backend import GatewayBackend
@@ -46,16 +57,18 @@ _CLOSING_SHARE: Final = 0.1
 _CONNECTION_AGE_SHARE: Final = 0.5
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a gateway process with the settings that the parent handed over; return its exit status."""
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run a gateway process with the settings that the parent handed over, and exit."""
     config = msgspec.json.decode(read_settings(arguments), type=ProcessConfig)
     sys.setswitchinterval(config.gateway.switch_interval_s)
     gc.set_threshold(*GC_THRESHOLD)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config))
+        runner.run(_run(config))
+        # All is closed. A thread that is still in a model's code, to load or to run it, must not hold up the end.
+        os._exit(0)
 
 
-async def _run(config: ProcessConfig) -> int:
+async def _run(config: ProcessConfig) -> None:
     link = await ParentLink.open(config.control_fd)
     metrics = Metrics(Path(config.metrics), config.slot)
     log = BoundedLogHandler.install(_STDERR, metrics, str(config.slot))
@@ -71,9 +84,10 @@ async def _run(config: ProcessConfig) -> int:
     tasks = [asyncio.create_task(link.beat()), asyncio.create_task(link.listen(obedience.hear))]
     if not config.replaces or await obedience.is_warm():
         await doors.open()
+        obedience.serving = True
         link.send(Listening())
         tasks.append(asyncio.create_task(_freeze(obedience.committed)))
-        await doors.leave((await obedience.leaving).seconds)
+        await doors.leave(await obedience.leaving)
     await router.close()
     await pool.close()
     access_log.close()
@@ -83,7 +97,6 @@ async def _run(config: ProcessConfig) -> int:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await link.close()
-    return 0
 
 
 async def _freeze(committed: asyncio.Event) -> None:
@@ -94,14 +107,16 @@ async def _freeze(committed: asyncio.Event) -> None:
 
 
 class _Obedience:
-    """What the parent has told this process: the first commit, and to leave."""
+    """What the parent has told this process: the first commit, and to leave. `serving`: the doors are open."""
 
     def __init__(self, follower: Follower, send: Callable[[FromProcess], None], drain_seconds: float) -> None:
         self.committed = asyncio.Event()
+        self.serving = False
         self.leaving: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._follower = follower
         self._send = send
         self._drain_seconds = drain_seconds
+        self._signalled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def is_warm(self) -> bool:
@@ -123,7 +138,14 @@ class _Obedience:
             self.leaving.set_result(message)
 
     def leave_alone(self) -> None:
-        """Leave on a signal of the operator's; the parent starts another process."""
+        """Leave on an operator's signal: once the parent has another process serve, or at once where none is needed.
+
+        A second signal does not wait for that.
+        """
+        self._send(Leaves())
+        if self.serving and not self._signalled:
+            self._signalled = True
+            return
         task = asyncio.create_task(self.hear(Drain(self._drain_seconds)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -149,19 +171,21 @@ class _Doors:
         await self._grpc.start(self._config.grpc_host, self._config.grpc_port, reuse_port=True)
         await self._http.open(socket.socket(fileno=self._config.http_fd))
 
-    async def leave(self, seconds: float) -> None:
-        """Serve on while callers move away; end what is left within `seconds`."""
-        end = Deadline.after(seconds * (1 - _CLOSING_SHARE))
+    async def leave(self, drain: Drain) -> None:
+        """Serve on while callers move away; end in time what is left."""
+        end = Deadline.after(drain.seconds * (1 - _CLOSING_SHARE))
         self._http.leave()
-        grpc = asyncio.create_task(self._grpc.stop(end.left_s))
+        if drain.relieved:
+            await self._http.close_port()
+        grpc = asyncio.create_task(self._grpc.stop(end.left_s, relieved=drain.relieved))
         quiet = Deadline.after(_QUIET_S)
         while not end.passed and not (grpc.done() and quiet.passed):
             await asyncio.sleep(_LOOK_S)
             if self._http.connections:
                 quiet = Deadline.after(_QUIET_S)
-        await self._http.stop(seconds * _CLOSING_SHARE)
+        await self._http.stop(drain.seconds * _CLOSING_SHARE)
         await grpc
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -16,6 +16,8 @@ CHECKS = (
     "route_changes",
     "worker_kills",
     "overload",
+    "rolling_restart",
+    "parent_kills",
     "datatypes",
     "golden",
     "spark_parity",

@@ -30,6 +30,10 @@ INFERENCE: Final = "inference.GRPCInferenceService"
 REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
 _LOOK_EVERY_S: Final = 0.05
+# grpcio asks a connection to move when it is up to a tenth older than it was told.
+_AGE_JITTER: Final = 1.15
+# A leaving door without connections stays this long for callers who have not heard yet.
+_QUIET_S: Final = 0.5
 # The last part of the drain time: what is still open is told to end, then cut.
 _ENDING_SHARE: Final = 0.1
 # What is cut needs a few turns of the loop to take note of it.
@@ -75,25 +79,47 @@ class GrpcDoor:
         self._server = server
         return self._port
 
-    async def stop(self, drain_s: float) -> None:
+    async def stop(self, drain_s: float, *, relieved: bool = False) -> None:
         """Leave within `drain_s` seconds: take no new connections, let the old ones move away, then end what is left.
 
-        Without `max_connection_age_s` connections do not move, and only the calls under way are waited for.
+        Unless it is `relieved` by another door on the port, new connections are taken as long as there is time for
+        them to move away again. Without `max_connection_age_s` connections do not move, and only the calls under way
+        are waited for.
         """
         if self._server is None:
             return
         end = Deadline.after(drain_s)
         ending_s = drain_s * _ENDING_SHARE
-        self._health.drain()
+        moved_s = None if self._max_connection_age_s is None else self._max_connection_age_s * _AGE_JITTER
+        if not relieved:
+            self._health.drain(relieved=False)
+            await self._linger(end.left_s - ending_s - (moved_s or 0.0))
         grpc_sockets.shut_listeners(self._port)
-        if self._max_connection_age_s is not None:
-            while end.left_s > ending_s and grpc_sockets.count_connections(self._port):  # noqa: ASYNC110  no event tells
+        if moved_s is not None:
+            moved = Deadline.after(moved_s)
+            while end.left_s > ending_s and grpc_sockets.count_connections(self._port):
                 await asyncio.sleep(_LOOK_EVERY_S)
+                if moved.passed:
+                    self._wind_up()
+        self._wind_up()
         self._predictions.end_streams()
         await self._server.stop(max(0.0, end.left_s))
         await self._work.ended(max(0.0, min(_CUT_S, end.left_s)))
         self._predictions.close()
         self._server = None
+
+    def _wind_up(self) -> None:
+        """Have streams end that keep connections open which were asked to move."""
+        self._predictions.wind_up_streams()
+        self._health.drain(relieved=True)
+
+    async def _linger(self, at_most_s: float) -> None:
+        """Take connections on, until nobody has been connected for a while."""
+        end, quiet = Deadline.after(at_most_s), Deadline.after(_QUIET_S)
+        while not end.passed and not quiet.passed:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if grpc_sockets.count_connections(self._port):
+                quiet = Deadline.after(_QUIET_S)
 
     def _options(self, *, reuse_port: bool) -> list[tuple[str, int]]:
         limits = self._limits

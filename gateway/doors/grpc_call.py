@@ -48,12 +48,14 @@ class Call:
         """End the call with its one answer."""
         self.core.finish(self._metadata(generation, version, fallback), message, GrpcCode.OK)
 
-    def refuse(self, error: TurnoutError, generation: int, version: VersionRef | None = None) -> None:
-        """End the call with the error's status, text and trailing metadata."""
+    def refuse(
+        self, error: TurnoutError, generation: int, version: VersionRef | None = None, last: bytes | None = None
+    ) -> None:
+        """End the call with the error's status, text and trailing metadata, after a `last` message of a stream."""
         retry_s = error.retry_after_s if isinstance(error, Overloaded | NotReady) else None
         self.core.finish(
             self._metadata(generation, version),
-            None,
+            last,
             status_of(error).grpc,
             shown_message(error, self.request_id),
             None if retry_s is None else ((RETRY_AFTER, str(retry_s)),),
@@ -101,12 +103,12 @@ class Stream(Call):
             self.core.cut()
             raise Cancelled("the caller does not take its answers") from None
 
-    def end(self, error: TurnoutError | None = None) -> None:
-        """End the stream: well, or with an error."""
+    def end(self, error: TurnoutError | None = None, last: bytes | None = None) -> None:
+        """End the stream, well or with an error; a `last` answer travels with the end."""
         if error is None:
-            self.core.finish(self._metadata(self._generation), None, GrpcCode.OK)
+            self.core.finish(self._metadata(self._generation), last, GrpcCode.OK)
         else:
-            self.refuse(error, self._generation)
+            self.refuse(error, self._generation, last=last)
 
 
 class Work:

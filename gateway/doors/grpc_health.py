@@ -29,9 +29,11 @@ class Health:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._draining = asyncio.Event()
+        self._relieved = False
 
-    def drain(self) -> None:
-        """End every Watch: its caller looks elsewhere."""
+    def drain(self, *, relieved: bool) -> None:
+        """End every Watch: its caller looks elsewhere. One that is `relieved` by another door is no less ready."""
+        self._relieved = relieved and not self._draining.is_set()
         self._draining.set()
 
     async def check(self, message: bytes) -> bytes:
@@ -54,7 +56,7 @@ class Health:
                 await call.write(_written(now))
                 told = now
             await self._pause()
-        if told != _NOT_SERVING:
+        if told != _NOT_SERVING and not self._relieved:
             await call.write(_written(_NOT_SERVING))
         call.end(NotReady("the server is draining"))
 

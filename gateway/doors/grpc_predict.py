@@ -106,8 +106,13 @@ class Predictions:
         self._work = work
         self._pressure = backend.pressure
         self._streams: set[asyncio.Task[None]] = set()
+        self._winding_up = False
         self._ending = False
         self._decoders = ThreadPoolExecutor(_DECODERS, "turnout-message")
+
+    def wind_up_streams(self) -> None:
+        """End each open stream with its next answer after which nothing is under way."""
+        self._winding_up = True
 
     def end_streams(self) -> None:
         """Read no more from open streams: each ends once what it has read is answered."""
@@ -199,16 +204,21 @@ class Predictions:
         self._streams.add(reader)
         if self._ending:
             reader.cancel()
+        last: bytes | None = None
         try:
             while (answer := await answers.get()) is not None:
-                await call.write(await answer)
+                message = await answer
+                if self._winding_up and await _nothing_follows(reader, answers):
+                    last = message
+                    break
+                await call.write(message)
                 slots.release()
         finally:
             self._streams.discard(reader)
             for task in (reader, *under_way):
                 task.cancel()
             await asyncio.gather(reader, *under_way, return_exceptions=True)
-        call.end(NotReady("the server is draining; open the stream again") if reader.cancelled() else None)
+        call.end(NotReady("the server is draining; open the stream again") if reader.cancelled() else None, last)
 
     async def _receive(
         self,
@@ -286,3 +296,13 @@ class Predictions:
         """Have a request counted that never reached the router."""
         if exchange.request is None:
             self._backend.refused(exchange.route, PROTOCOL, failure, exchange.request_id, exchange.received_s)
+
+
+async def _nothing_follows(reader: "asyncio.Task[None]", answers: "asyncio.Queue[asyncio.Task[bytes] | None]") -> bool:
+    """Read no more where all that was read is answered; tell whether that is so."""
+    if not answers.empty():
+        return False
+    reader.cancel()
+    await asyncio.wait({reader})
+    await asyncio.sleep(0)  # by now the queue holds the reader's end, behind what it may have read at the last moment
+    return answers.qsize() == 1 and reader.cancelled()

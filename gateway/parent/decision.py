@@ -72,6 +72,16 @@ def tried(snapshot: Snapshot, report: Report) -> bool:
     return all(report.versions.get(version, _UNTRIED).state.tried for version in routed)
 
 
+def lost_versions(served: Report, found: Report) -> str:
+    """Say which versions that one process serves have failed in another; empty when none have."""
+    lost = (
+        f"{version} failed to load: {report.reason}"
+        for version, report in sorted(found.versions.items())
+        if report.state is VersionState.FAILED and served.versions.get(version, _UNTRIED).state is VersionState.READY
+    )
+    return "; ".join(lost)
+
+
 def decide(
     wanted: Snapshot, serving: Snapshot | None, reports: Collection[Report], *, patience_over: bool
 ) -> tuple[Step, str]:

@@ -5,17 +5,18 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeAlias
 
-from gateway.parent import child
+from gateway.parent import child, heartbeats
+from gateway.parent.asking import Asking, cannot, is_of, refusal
 from gateway.parent.backoff import Backoff
 from gateway.parent.deaths import Deaths
 from gateway.parent.decision import START_PATIENCE_S, Step, decide, merge, tried
 from gateway.parent.failure import CannotStart
 from gateway.parent.messages import (
-    HEARTBEAT_S,
     CannotObey,
     Commit,
     Drain,
     FromProcess,
+    Leaves,
     Listening,
     Loads,
     MachineReady,
@@ -27,6 +28,7 @@ from gateway.parent.messages import (
 from gateway.parent.process import GatewayProcess
 from gateway.parent.publication import Publication
 from gateway.parent.quarantine import Suspects
+from gateway.parent.relief import EXIT_GRACE_S, Relief
 from gateway.parent.slots import Slots
 from turnout.core import clock
 from turnout.core.report import VersionReport
@@ -34,9 +36,7 @@ from turnout.core.report import VersionReport
 _log = logging.getLogger(__name__)
 
 _DEATHS_AT_START: Final = 3
-_EXIT_GRACE_S: Final = 1.0
-# A process that cannot prepare a snapshot is asked again; a new one that still cannot is replaced.
-_ASK_AGAIN_S: Final = 2.0
+# A new process that still cannot prepare a snapshot when it is asked again is replaced.
 _ASKED_AT_MOST: Final = 3
 
 Heard: TypeAlias = Callable[[GatewayProcess, FromProcess], None]
@@ -56,6 +56,7 @@ class Fleet:
         start: Callable[[int, bool, Heard], Awaitable[GatewayProcess]],
         on_change: Callable[[], None],
         on_call: Callable[[GatewayProcess, RepositoryCall], None],
+        drain_seconds: float,
         ran: Callable[[int], list[str]] = lambda _pid: [],
     ) -> None:
         self.processes: list[GatewayProcess] = []
@@ -71,7 +72,11 @@ class Fleet:
         self._suspects = Suspects()
         self._judged = Deaths(self._suspects, ran)
         self._loading: dict[int, dict[str, str]] = {}
-        self._asking: dict[GatewayProcess, asyncio.Task[None]] = {}
+        self._asking = Asking(
+            lambda publication: publication.told(self._suspects),
+            lambda publication: publication is self.wanted or publication is self.serving,
+        )
+        self._relief = Relief(self._begin, self._bury, drain_seconds)
         self._ready = False
         self._leaving = False
         self._heard_any = False
@@ -81,7 +86,8 @@ class Fleet:
     async def keep(self) -> None:
         """Keep all processes alive, until cancelled. Raises CannotStart when they end before they ever began."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_heartbeats())
+            # Who closes down beats no more; whoever takes too long for it is killed then.
+            tasks.create_task(heartbeats.watch(lambda: [] if self._leaving else self.processes))
             for _ in range(self._count):
                 tasks.create_task(self._keep_one())
 
@@ -137,7 +143,7 @@ class Fleet:
         self.refused = self._why_not(wanted)
         everyone = self.serving is not None or len(leading) >= self._count
         patience_over = self.patience_over and not self._ready
-        if (not everyone and not patience_over) or any(_cannot(process, wanted) for process in leading):
+        if (not everyone and not patience_over) or any(cannot(process, wanted) for process in leading):
             return None
         serving = self.serving.snapshot if self.serving else None
         reports = [process.report for process in leading if process.report is not None]
@@ -202,6 +208,14 @@ class Fleet:
         """Take back `tell_gone` for later processes: the version is no longer held."""
         self._gone.pop(version, None)
 
+    async def restart(self) -> str:
+        """Replace all processes that serve, one after the other; return why it was given up, empty when it is done."""
+        for process in [process for process in self.processes if process.in_service and not process.leaves]:
+            reason = await self._relief.of(process)
+            if reason:
+                return reason
+        return ""
+
     async def drain(self, seconds: float) -> None:
         """Let every process finish within `seconds`, then end those that have not."""
         self._leaving = True
@@ -209,7 +223,7 @@ class Fleet:
             process.send(Drain(seconds))
         waiting = [asyncio.create_task(process.wait()) for process in self.processes]
         if waiting:
-            await asyncio.wait(waiting, timeout=seconds + _EXIT_GRACE_S)
+            await asyncio.wait(waiting, timeout=seconds + EXIT_GRACE_S)
         self.kill("did not end in time")
 
     def kill(self, reason: str) -> None:
@@ -243,6 +257,9 @@ class Fleet:
             if process.prepared is not told and process.prepared != told:
                 process.send(told)
             elif process.report is not None and self._is_warm(process, process.report, serving):
+                if unfit := self._relief.unfit(process):
+                    process.kill(unfit)
+                    continue
                 self._commit(process, serving)
                 if self.wanted is not None:
                     process.send(self.wanted.told(self._suspects))
@@ -250,36 +267,52 @@ class Fleet:
     def _why_not(self, wanted: Publication) -> str:
         """Say why some process cannot prepare the wanted snapshot; empty when none says so."""
         refusals = (
-            _refusal(process, process.cannot)
+            refusal(process, process.cannot)
             for process in self.processes
-            if process.cannot is not None and _cannot(process, wanted)
+            if process.cannot is not None and cannot(process, wanted)
         )
         return next(refusals, "")
 
     def _is_warm(self, process: GatewayProcess, report: Report, serving: Publication) -> bool:
-        waited_s = clock.monotonic_s() - process.started_s
-        return tried(serving.snapshot, report) or waited_s >= START_PATIENCE_S
+        if tried(serving.snapshot, report):
+            return True
+        # Nobody waits for one that is to take over from a process that still serves.
+        return clock.monotonic_s() - process.started_s >= START_PATIENCE_S and not self._relief.is_due(process)
 
     async def _keep_one(self) -> None:
         backoff = Backoff()
         while not self._leaving:
-            slot = self._slots.take()
             try:
-                process = await self._start(slot, self.serving is not None, self._hear)
+                process = await self._begin()
             except OSError as error:
                 _log.error("no gateway process can be started: %s", error)
-                self._slots.give_back(slot)
-                self._deaths += 1
-                if not self._heard_any and self._deaths >= _DEATHS_AT_START:
-                    raise CannotStart(child.cannot_run(error)) from error
+                self._count_death(child.cannot_run(error))
                 await asyncio.sleep(backoff.after(0.0))
                 continue
-            self.processes.append(process)
-            self._greet(process)
-            status = await process.wait()
-            self.processes.remove(process)
+            last = await self._keep(process)
+            if not last.leaves and not self._leaving:
+                await asyncio.sleep(backoff.after(clock.monotonic_s() - last.started_s))
+
+    async def _begin(self) -> GatewayProcess:
+        """Start a process. Raises OSError."""
+        slot = self._slots.take()
+        try:
+            process = await self._start(slot, self.serving is not None, self._hear)
+        except OSError:
             self._slots.give_back(slot)
-            await self._mourn(process, status, backoff)
+            raise
+        self.processes.append(process)
+        self._greet(process)
+        return process
+
+    async def _keep(self, process: GatewayProcess) -> GatewayProcess:
+        """See a process, and whoever takes over from it, to the end; return the last of them."""
+        while True:
+            self._bury(process, await process.wait())
+            successor = self._relief.inherit(process)
+            if successor is None:
+                return process
+            process = successor
 
     def _greet(self, process: GatewayProcess) -> None:
         publication = self.serving or self.wanted
@@ -288,24 +321,36 @@ class Fleet:
         for gone in self._gone.values():
             process.send(gone)
 
-    async def _mourn(self, process: GatewayProcess, status: int, backoff: Backoff) -> None:
+    def _bury(self, process: GatewayProcess, status: int) -> None:
+        """Take note of the end of a process. Raises CannotStart when they end before they ever began."""
+        self.processes.remove(process)
+        self._slots.give_back(process.slot)
         loading = self._loading.pop(process.pid, {})
-        if (asking := self._asking.pop(process, None)) is not None:
-            asking.cancel()
+        self._asking.forget(process)
         if self._leaving:
+            return
+        publication = self.wanted or self.serving
+        digests = publication.digests if publication is not None else {}
+        conclusions = self._judged.judge(
+            process.pid, 0 if process.leaves else status, loading, digests, hung=process.hung
+        )
+        if process.leaves:
+            _log.info("gateway process %d (slot %d) has left with status %d", process.pid, process.slot, status)
+            self._on_change()
             return
         while_loading = f" while it loaded {', '.join(sorted(loading))}" if loading else ""
         _log.error(
             "gateway process %d (slot %d) ended with status %d%s", process.pid, process.slot, status, while_loading
         )
-        self._deaths += 1
-        publication = self.wanted or self.serving
-        digests = publication.digests if publication is not None else {}
-        self._take_out(self._judged.judge(process.pid, status, loading, digests, hung=process.hung))
-        if not self._heard_any and self._deaths >= _DEATHS_AT_START:
-            raise CannotStart(f"gateway processes end as soon as they start (status {status})")
+        self._take_out(conclusions)
+        self._count_death(f"gateway processes end as soon as they start (status {status})")
         self._on_change()
-        await asyncio.sleep(backoff.after(clock.monotonic_s() - process.started_s))
+
+    def _count_death(self, why: str) -> None:
+        """Count one. Raises CannotStart when they end before they ever began."""
+        self._deaths += 1
+        if not self._heard_any and self._deaths >= _DEATHS_AT_START:
+            raise CannotStart(why)
 
     def _take_out(self, quarantined: dict[str, str]) -> None:
         """Have the processes that serve on do without these versions."""
@@ -336,53 +381,19 @@ class Fleet:
             self._survived(over)
         elif isinstance(message, CannotObey):
             self._hear_refusal(process, message)
+        elif isinstance(message, Leaves):
+            self._relief.let_go(process)
         elif isinstance(message, Report | Listening | SaysReady):
             self._on_change()
 
     def _hear_refusal(self, process: GatewayProcess, message: CannotObey) -> None:
-        publication = next((one for one in (self.wanted, self.serving) if _is(one, message.generation)), None)
+        publication = next((one for one in (self.wanted, self.serving) if is_of(one, message.generation)), None)
         if publication is None or process in self._asking:
             return  # it has been overtaken, or it is being asked again
         if publication is not self.wanted and process.in_service:
-            self.refused = _refusal(process, message)
+            self.refused = refusal(process, message)
         elif process.refusals > _ASKED_AT_MOST and not process.in_service:
             process.kill(f"cannot prepare generation {message.generation}: {message.reason}")
         else:
-            self._asking[process] = asyncio.create_task(self._ask_again(process, publication))
+            self._asking.ask(process, publication)
         self._on_change()
-
-    async def _ask_again(self, process: GatewayProcess, publication: Publication) -> None:
-        """Have a process prepare a snapshot that it could not, from a fresh file."""
-        await asyncio.sleep(_ASK_AGAIN_S)
-        del self._asking[process]
-        if publication is not self.wanted and publication is not self.serving:
-            return
-        try:
-            await asyncio.to_thread(publication.store)
-        except OSError as error:
-            _log.error("generation %d cannot be stored: %s", publication.snapshot.generation, error)
-        process.send(publication.told(self._suspects))
-
-    async def _watch_heartbeats(self) -> None:
-        while True:
-            before_s = clock.monotonic_s()
-            await asyncio.sleep(HEARTBEAT_S)
-            late = clock.monotonic_s() - before_s > 2 * HEARTBEAT_S
-            if self._leaving:
-                return  # who closes down beats no more; whoever takes too long for it is killed then
-            for process in self.processes:
-                if late:
-                    process.forgive_silence()
-                process.check_heartbeat()
-
-
-def _is(publication: Publication | None, generation: int) -> bool:
-    return publication is not None and publication.snapshot.generation == generation
-
-
-def _cannot(process: GatewayProcess, publication: Publication) -> bool:
-    return process.cannot is not None and _is(publication, process.cannot.generation)
-
-
-def _refusal(process: GatewayProcess, message: CannotObey) -> str:
-    return f"generation {message.generation}: gateway process {process.pid} cannot obey it: {message.reason}"

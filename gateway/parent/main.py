@@ -26,6 +26,7 @@ from gateway.parent.decision import Readiness
 from gateway.parent.fetch import VersionFiles
 from gateway.parent.fleet import Fleet, Heard
 from gateway.parent.follow import Follow
+from gateway.parent.guard import Guard
 from gateway.parent.identity import gateway_name
 from gateway.parent.machine import Machine
 from gateway.parent.ports import Ports
@@ -77,6 +78,8 @@ async def _run(config: GatewayConfig, folder: Path, control: Embedded | str, on_
             return 0
         state = await opening
         stack.callback(state.close)
+        guard = await Guard.start(state.lock_fd)
+        stack.push_async_callback(guard.close)
         ports = Ports(config)
         stack.callback(ports.close)
         control_process = None
@@ -91,7 +94,7 @@ async def _run(config: GatewayConfig, folder: Path, control: Embedded | str, on_
             control = f"http://{sockets.written(control_process.host, control_process.port)}"
         client = ControlClient(control)
         stack.push_async_callback(client.close)
-        parts = _compose(stack, config, state, ports, client, control_process, on_ready)
+        parts = _compose(stack, config, state, ports, client, control_process, guard, on_ready)
         await parts.admin.open(ports.metrics)
         return await serve(parts, signals)
 
@@ -103,6 +106,7 @@ def _compose(
     ports: Ports,
     client: ControlClient,
     control_process: ControlProcess | None,
+    guard: Guard,
     on_ready: Callable[[Ready], None],
 ) -> Parts:
     changed = asyncio.Event()
@@ -119,6 +123,7 @@ def _compose(
         lambda slot, replaces, heard: _start_process(config, state, ports, slot, heard, replaces=replaces),
         changed.set,
         RepositoryCalls(client, lambda process, model: _retry(machine, reports, process, model)).forward,
+        config.drain_seconds,
         lambda pid: ran(state.scratch, pid),
     )
     stack.callback(fleet.kill, "the parent ends")
@@ -146,6 +151,7 @@ def _compose(
         reports=reports,
         follow=follow,
         admin=HttpServer(AdminApp(machine)),
+        guard=guard,
         changed=changed,
         say=log.say,
     )

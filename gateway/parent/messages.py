@@ -1,9 +1,9 @@
 """What the parent and a gateway process say to each other: one JSON message a line over a socket pair.
 
 The parent sends `Prepare`, `Commit`, `Drain`, `WorkerGone`, `MachineReady`, `RepositoryAnswer`; a process sends
-`Heartbeat`, `Loads`, `Report`, `CannotObey`, `Listening`, `SaysReady`, `RepositoryCall`. A process loads what `Prepare`
-holds, reports each change of a version's state, and swaps its routes only on `Commit`. `snapshot_path` names the file
-with the snapshot's canonical bytes.
+`Heartbeat`, `Loads`, `Report`, `CannotObey`, `Listening`, `SaysReady`, `Leaves`, `RepositoryCall`. A process loads what
+`Prepare` holds, reports each change of a version's state, and swaps its routes only on `Commit`. `snapshot_path` names
+the file with the snapshot's canonical bytes.
 """
 
 from typing import Final, TypeAlias
@@ -40,9 +40,14 @@ class Commit(msgspec.Struct, frozen=True, tag="commit"):
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Leave: not ready, keep serving, finish within `seconds`, exit 0."""
+    """Leave: keep serving, finish within `seconds`, exit 0.
+
+    `relieved`: another process serves in its place, so it takes no new connections; else the whole machine leaves, and
+    the doors say that they are not ready.
+    """
 
     seconds: float
+    relieved: bool = False
 
 
 class WorkerGone(msgspec.Struct, frozen=True, tag="worker_gone"):
@@ -77,6 +82,10 @@ class SaysReady(msgspec.Struct, frozen=True, tag="says_ready"):
     """The answer to `MachineReady`: from now on this process's doors say that the server is ready."""
 
 
+class Leaves(msgspec.Struct, frozen=True, tag="leaves"):
+    """An operator has signalled this process to end: one that serves goes on until it is told to drain."""
+
+
 class Report(msgspec.Struct, frozen=True, tag="report"):
     """Progress with snapshots: as in `turnout.core.report.GatewayReport`, for one process."""
 
@@ -107,7 +116,7 @@ class RepositoryCall(msgspec.Struct, frozen=True, tag="repository_call"):
 
 
 ToProcess: TypeAlias = Prepare | Commit | Drain | WorkerGone | RepositoryAnswer | MachineReady
-FromProcess: TypeAlias = Heartbeat | Listening | SaysReady | Report | Loads | CannotObey | RepositoryCall
+FromProcess: TypeAlias = Heartbeat | Listening | SaysReady | Leaves | Report | Loads | CannotObey | RepositoryCall
 
 to_process: Final = msgspec.json.Decoder(ToProcess)
 from_process: Final = msgspec.json.Decoder(FromProcess)

@@ -16,7 +16,9 @@ from gateway.parent.messages import (
     MAX_LINE_BYTES,
     CannotObey,
     Commit,
+    Drain,
     FromProcess,
+    Leaves,
     Listening,
     Loads,
     Prepare,
@@ -40,7 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 class GatewayProcess:
-    """A started gateway process. `on_message` hears all that it says; `wait` tells when it has exited."""
+    """A started gateway process. `on_message` hears all that it says; `wait` tells when it has exited.
+
+    `opened` is set once its doors are open, `leaves` once it is to end in order; `killed_for` says why we ended it.
+    """
 
     def __init__(
         self,
@@ -58,14 +63,17 @@ class GatewayProcess:
         self.refusals = 0
         self.loading: dict[str, str] = {}
         self.committed = 0
-        self.listening = False
+        self.opened = asyncio.Event()
         self.says_ready = False
         self.hung = False
+        self.leaves = False
+        self.killed_for = ""
         self._process = process
         self._on_message = on_message
         self._last_heard_s = self.started_s + _FIRST_HEARTBEAT_S - MISSED_S
         reader, self._writer = streams
         self._reading = asyncio.create_task(self._read(reader))
+        self._end = asyncio.create_task(self._see_end())
 
     @classmethod
     async def start(
@@ -89,6 +97,16 @@ class GatewayProcess:
         return cls(slot, process, streams, on_message)
 
     @property
+    def ended(self) -> bool:
+        """Whether it has exited."""
+        return self._process.returncode is not None
+
+    @property
+    def listening(self) -> bool:
+        """Whether its doors are open."""
+        return self.opened.is_set()
+
+    @property
     def in_service(self) -> bool:
         """Whether it has been told to serve a snapshot."""
         return self.committed > 0
@@ -100,6 +118,8 @@ class GatewayProcess:
             self.cannot = None
         elif isinstance(message, Commit):
             self.committed = message.generation
+        elif isinstance(message, Drain):
+            self.leaves = True
         if self._writer.is_closing():
             return
         self._writer.write(line(message))
@@ -121,6 +141,7 @@ class GatewayProcess:
         """End the process at once."""
         if self._process.returncode is None:
             _log.warning("gateway process %d: killed: %s", self.pid, reason)
+            self.killed_for = reason
             child.signal_child(self._process, signal.SIGKILL)
 
     async def wait(self) -> int:
@@ -128,6 +149,9 @@ class GatewayProcess:
 
         What a model forked goes with it: it would hold our sockets open, and callers' connections with them.
         """
+        return await asyncio.shield(self._end)
+
+    async def _see_end(self) -> int:
         status = await self._process.wait()
         child.end_group(self._process)
         await asyncio.wait({self._reading}, timeout=_LAST_WORDS_S)
@@ -153,7 +177,9 @@ class GatewayProcess:
             self.cannot = message
             self.refusals += 1
         elif isinstance(message, Listening):
-            self.listening = True
+            self.opened.set()
         elif isinstance(message, SaysReady):
             self.says_ready = True
+        elif isinstance(message, Leaves):
+            self.leaves = True
         self._on_message(self, message)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from gateway.parent.control_process import ControlProcess
 from gateway.parent.failure import CannotStart
 from gateway.parent.fleet import Fleet
 from gateway.parent.follow import Follow, Position
+from gateway.parent.guard import Guard
 from gateway.parent.machine import Machine
 from gateway.parent.ports import Ports
 from gateway.parent.reports import Reports
@@ -37,14 +39,19 @@ _PROCESSES_SHARE: Final = 0.8
 
 
 class Signals:
-    """SIGTERM and SIGINT: the first asks to stop, the second forces."""
+    """SIGTERM and SIGINT: the first asks to stop, the second forces. SIGHUP asks to replace the gateway processes.
+
+    From a terminal SIGHUP means that it is gone, and so is whoever started this: there it is as SIGTERM.
+    """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.force = asyncio.Event()
+        self.restart = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._hear)
+        loop.add_signal_handler(signal.SIGHUP, self._hear if os.isatty(sys.stderr.fileno()) else self.restart.set)
 
     def _hear(self) -> None:
         if self.stop.is_set():
@@ -69,6 +76,7 @@ class Parts(msgspec.Struct, frozen=True):
     reports: Reports
     follow: Follow
     admin: HttpServer
+    guard: Guard
     changed: asyncio.Event
     say: Callable[[str], None]
 
@@ -80,7 +88,9 @@ async def serve(parts: Parts, signals: Signals) -> int:
         parts.machine.keep_tidy(),
         _pulse(parts),
         _follow_control(parts),
+        _restart_when_asked(parts, signals),
         parts.reports.keep(),
+        parts.guard.keep(),
     ]
     if parts.control_process is not None:
         jobs.append(parts.control_process.keep())
@@ -135,6 +145,21 @@ async def _drain(parts: Parts, tasks: list["asyncio.Task[None]"]) -> None:
     if parts.control_process is not None:
         await parts.control_process.stop()
     await parts.admin.stop(_PULSE_S)
+
+
+async def _restart_when_asked(parts: Parts, signals: Signals) -> None:
+    """Replace the gateway processes when a signal or a wish in STATE asks for it; tell how it went."""
+    wish = parts.state.restart
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signals.restart.wait(), _PULSE_S)
+        if not signals.restart.is_set() and not wish.is_wanted():
+            continue
+        signals.restart.clear()
+        parts.say("replacing the gateway processes, one after the other")
+        reason = await parts.fleet.restart()
+        parts.say(f"replacing was given up: {reason}" if reason else "all gateway processes are replaced")
+        wish.settle(reason)
 
 
 async def _follow_control(parts: Parts) -> None:

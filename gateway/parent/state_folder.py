@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from gateway.parent.failure import CannotStart
+from gateway.parent.wish import Wish
 from turnout.core.clock import Deadline
 
 # A Unix socket's path takes at most 107 bytes; names in the sockets folder take at most 24 of them.
 _LONGEST_SOCKETS_FOLDER: Final = 107 - 25
 _PRIVATE_PREFIX: Final = "turnout-"
-# A parent that was killed leaves children behind for a moment: they hold the lock until they are gone.
+# A parent that was killed leaves children behind for a moment; its guard holds the lock until they are gone.
 _ORPHANS_GONE_S: Final = 6.0
 _LOOK_S: Final = 0.05
 _REMEDIES: Final = {
@@ -52,11 +53,13 @@ class StateFolder:
         self.scratch = self.root / "scratch"
         self.last_good = self.root / "snapshot.json"
         self.adopt = self.root / "adopt"
+        self.restart = Wish(self.root / "restart")
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock_fd = self._lock()
             self._check_writable()
             self._clear_run()
+            self.restart.settle("")
             for folder in (self.metrics, self.snapshots, self.versions, self.scratch):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.sockets = self._sockets_folder()

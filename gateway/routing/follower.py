@@ -86,8 +86,9 @@ class Follower:
                 self._pool.fail(version, Failure(reason, quarantined))
             case MachineReady():
                 self.machine_ready = True
-            case Drain():
-                self.draining = True
+            case Drain(relieved=relieved):
+                # Whoever is relieved leaves a machine behind that is as ready as before.
+                self.draining = not relieved
             case RepositoryAnswer():
                 waiting = self._calls.get(message.call)
                 if waiting is not None and not waiting.done():

@@ -39,9 +39,9 @@ class Client:
         self.channel = channel
         self.leaving: asyncio.Task[None] | None = None
 
-    def leave(self, drain_s: float = 2) -> None:
+    def leave(self, drain_s: float = 2, *, relieved: bool = True) -> None:
         """Let the door leave, beside what the test does."""
-        self.leaving = asyncio.create_task(self.door.stop(drain_s))
+        self.leaving = asyncio.create_task(self.door.stop(drain_s, relieved=relieved))
 
     def unary(self, method: str, answer: Any = None, service: str = SERVICE) -> Any:
         """Return a unary method; messages or bytes go in, `answer` is the type that comes out, None for bytes."""

@@ -125,3 +125,47 @@ def test_sockets_are_found_by_port():
             assert (grpc_sockets.count_connections(port), listening(port)) == (1, False)
             assert listening(other.getsockname()[1])
         assert grpc_sockets.shut_listeners(port) == 0
+
+
+async def test_an_open_stream_ends_with_an_answer():
+    """Once connections were asked to move, a stream ends right behind the answer after which nothing is under way."""
+    backend = FakeBackend({"m": echo(Datatype.FP64)})
+    async with serving(backend, max_connection_age_s=0.2) as client:
+        call = client.stream()
+        assert await _answered(call, "0")
+        client.leave(LONG_S)
+        asked = 1
+        while await _answered(call, str(asked)):
+            asked += 1
+        # grpc.aio says INTERNAL by itself where it was writing when the end came.
+        assert await call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+        assert backend.outcomes == ["ok"] * asked
+        await client.leaving
+
+
+async def _answered(call, identity):
+    """Ask and wait for the answer; tell whether the stream was still open for it."""
+    try:
+        await call.write(raw_request("m", id=identity))
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return False
+    answer = await call.read()
+    if answer is grpc.aio.EOF:
+        return False
+    assert answer.infer_response.id == identity
+    return True
+
+
+async def test_a_door_that_nobody_relieves_takes_new_connections_for_a_while():
+    """Callers who have not heard yet that the machine leaves are served as long as they can still be moved."""
+    async with serving(FakeBackend({"m": echo(Datatype.FP64)}), max_connection_age_s=0.2) as client:
+        assert (await client.infer(raw_request("m"))).code is grpc.StatusCode.OK
+        client.leave(3, relieved=False)
+        await eventually_async(client.door._health._draining.is_set)
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{client.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as late:
+            infer = late.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            call = infer(raw_request("m").SerializeToString(), timeout=10)
+            assert await call.code() is grpc.StatusCode.OK
+        await client.leaving

@@ -263,7 +263,7 @@ async def test_a_leaving_server_ends_watches():
         )(b"", timeout=WITHIN_S)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         reading = asyncio.ensure_future(watch.read())
-        client.leave()
+        client.leave(relieved=False)
         assert (await reading).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert await watch.code() is grpc.StatusCode.UNAVAILABLE
 

@@ -20,7 +20,7 @@ async def main() -> None:
     await door.start("127.0.0.1", port, reuse_port=True)
     print("up", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    await door.stop(drain_s)
+    await door.stop(drain_s, relieved=True)
     print("gone", flush=True)
 
 

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from bench.versions import write_onnx, write_python, write_routes
-from tests.processes import is_alive
 from tests.waiting import eventually
 
 BODY = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [0.0]}]}
@@ -153,20 +152,6 @@ def test_a_killed_worker_is_one_line_in_the_log(serve, folder, tmp_path):
     eventually(lambda: server.predict("py").status_code == 200, 30)
     assert len([line for line in server.log if "worker of py@1 died" in line]) == 1
     assert server.end() == 0
-
-
-def test_nothing_survives_the_parent(serve, folder):
-    """After kill -9 of the parent every process is gone within 5 s, and the next start finds nothing in its way."""
-    write_python(folder / "py", 3.0)
-    server = serve(folder, "--processes", "2").ready()
-    below = server.children()
-    assert len(below) == 4  # control, two gateway processes, the worker of `py`
-    server.process.kill()
-    eventually(lambda: not [pid for pid in below if is_alive(pid)], 5, "all processes end")
-    host_port = server.http.rpartition(":")[2]
-    again = serve(folder, "--http-port", host_port).ready()
-    assert again.predict("one").status_code == 200
-    assert again.end() == 0
 
 
 def test_the_next_parent_waits_for_the_last_orphan(serve, folder):

@@ -1,4 +1,7 @@
-"""`turnout gateway`: the data plane alone, following a control plane elsewhere; and `adopt`, to follow another one."""
+"""`turnout gateway`: the data plane alone, following a control plane elsewhere.
+
+And what an operator asks of a running one: `adopt`, to follow another control plane, and `restart`.
+"""
 
 import time
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.parent.wish import Wish
 from turnout.cli.output import CONTROL_URL, CommandFailed, ExitCode, Output, OutputOption, print_json
 from turnout.cli.serve import (
     AllowEmptyOption,
@@ -29,9 +33,10 @@ _LOOK_S: Final = 0.1
 
 def register(app: typer.Typer) -> None:
     """Add the command and its subcommand to the app."""
-    group = typer.Typer(help="Run the data plane alone, or adopt another control plane.")
+    group = typer.Typer(help="Run the data plane alone; replace its processes; adopt another control plane.")
     group.callback(invoke_without_command=True)(gateway)
     group.command("adopt")(adopt)
+    group.command("restart")(restart)
     app.add_typer(group, name="gateway")
 
 
@@ -92,6 +97,38 @@ def adopt(
             raise CommandFailed("the gateway has not adopted anything yet: is control up? It will as soon as it is")
         time.sleep(_LOOK_S)
     _say(output, "adopted", adopted=True)
+
+
+def restart(
+    state: Annotated[Path, typer.Option("--state", help="The gateway's STATE folder.")] = Path("./.turnout"),
+    timeout: Annotated[float, typer.Option("--timeout", min=1.0, help="Seconds to wait for the end of it.")] = 600.0,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Replace all gateway processes of a running machine, one after the other, without losing a request.
+
+    Each new process loads everything and opens its doors before an old one leaves. Settings stay as they are. If a
+    new process cannot serve what the old one serves, it is given up and the old ones go on.
+    """
+    if not _is_running(state):
+        raise CommandFailed(f"no gateway runs with state folder {state}; name another with --state")
+    wish = Wish(state / "restart")
+    try:
+        wish.make()
+    except OSError as error:
+        raise CommandFailed(f"{state / 'restart'} cannot be written: {error.strerror or error}") from error
+    give_up_s = time.monotonic() + timeout
+    while (refusal := wish.outcome()) is None:
+        if not _is_running(state):
+            raise CommandFailed("the gateway has ended")
+        if time.monotonic() > give_up_s:
+            raise CommandFailed(f"not all gateway processes are replaced after {timeout:g} s; it goes on")
+        time.sleep(_LOOK_S)
+    if refusal:
+        raise CommandFailed(f"replacing was given up: {refusal}")
+    if output is Output.JSON:
+        print_json({"restarted": True})
+    else:
+        typer.echo("all gateway processes are replaced")
 
 
 def _is_running(state: Path) -> bool:

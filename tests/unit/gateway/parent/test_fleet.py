@@ -1,144 +1,29 @@
 """The fleet: processes are kept alive and led together from snapshot to snapshot."""
 
-import asyncio
-import contextlib
-
 import pytest
 
+from gateway.parent import asking
 from gateway.parent import fleet as fleet_module
 from gateway.parent.failure import CannotStart
-from gateway.parent.fleet import Fleet
 from gateway.parent.messages import (
     CannotObey,
-    Commit,
     Heartbeat,
     Loads,
     MachineReady,
-    Prepare,
     Report,
     RepositoryCall,
     WorkerGone,
 )
-from gateway.parent.publication import Publication
-from gateway.parent.slots import Slots
+from tests.unit.gateway.parent.fake_fleet import READY, leading, publication, served
 from tests.waiting import eventually_async
-from turnout.core import clock
-from turnout.core.manifest import Runtime
 from turnout.core.report import VersionReport, VersionState
-from turnout.core.snapshot import Route, Snapshot, Variant, VersionEntry, encode
-
-READY = VersionReport(VersionState.READY)
-
-
-class FakeProcess:
-    """A gateway process that does what the test says."""
-
-    pids = iter(range(1000, 10_000))
-
-    def __init__(self, slot, replaces, heard):
-        self.slot, self.replaces, self._heard = slot, replaces, heard
-        self.pid = next(self.pids)
-        self.started_s = clock.monotonic_s()
-        self.report = None
-        self.prepared = None
-        self.cannot = None
-        self.refusals = 0
-        self.committed = 0
-        self.listening = False
-        self.says_ready = self.hung = False
-        self.sent = []
-        self.died = asyncio.get_running_loop().create_future()
-
-    @property
-    def in_service(self):
-        """As the real one."""
-        return self.committed > 0
-
-    def send(self, message):
-        """Keep what it is told."""
-        self.sent.append(message)
-        if isinstance(message, Prepare):
-            self.prepared = message
-            self.cannot = None
-        if isinstance(message, Commit):
-            self.committed = message.generation
-
-    def says(self, message):
-        """Speak to the parent."""
-        if isinstance(message, Report):
-            self.report = message
-        if isinstance(message, CannotObey):
-            self.cannot = message
-            self.refusals += 1
-        self._heard(self, message)
-
-    def is_warm(self, generation):
-        """Report that everything up to a generation is loaded."""
-        self.says(Report(generation, generation, {f"m@{number}": READY for number in range(1, generation + 1)}))
-
-    def commits(self):
-        """Return the generations that it was told to serve."""
-        return [message.generation for message in self.sent if isinstance(message, Commit)]
-
-    def check_heartbeat(self):
-        """Always alive."""
-
-    def forgive_silence(self):
-        """Never silent."""
-
-    def kill(self, reason):
-        """Die."""
-        if not self.died.done():
-            self.died.set_result(-9)
-
-    async def wait(self):
-        """Wait for the test to end it."""
-        return await asyncio.shield(self.died)
-
-
-def _publication(generation, folder="/run"):
-    """Return a snapshot whose one route has a new champion in each generation."""
-    champion = f"m@{generation}"
-    entry = VersionEntry("m", generation, f"sha256:{generation}", Runtime.ONNX, "model.onnx", ())
-    route = Route("m", champion, (Variant(champion, 10_000, ((0, 10_000),)),), explicit=True)
-    snapshot = Snapshot("r", generation, generation, (entry,), (route,))
-    prepare = Prepare(generation, f"{folder}/{generation}.json", {champion: f"/versions/{generation}"}, {})
-    return Publication(snapshot, encode(snapshot), prepare)
-
-
-@contextlib.asynccontextmanager
-async def _fleet(tmp_path, count=2):
-    started, calls = [], []
-
-    async def start(slot, replaces, heard):
-        started.append(FakeProcess(slot, replaces, heard))
-        return started[-1]
-
-    def look_again():
-        fleet.advance()
-
-    fleet = Fleet(count, Slots(tmp_path), start, look_again, lambda *call: calls.append(call))
-    fleet.started, fleet.calls = started, calls
-    task = fleet.task = asyncio.create_task(fleet.keep())
-    await eventually_async(lambda: len(started) == count or task.done())
-    yield fleet
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
-        await task
-
-
-async def _served(fleet, generation):
-    fleet.offer(_publication(generation))
-    for process in fleet.processes:
-        process.is_warm(generation)
-    assert fleet.serving.snapshot.generation == generation
 
 
 async def test_all_processes_swap_together(tmp_path):
     """No process swaps before each has tried what the routes need."""
-    async with _fleet(tmp_path) as fleet:
+    async with leading(tmp_path) as fleet:
         first, second = fleet.started
-        fleet.offer(_publication(1))
+        fleet.offer(publication(1))
         first.is_warm(1)
         assert (first.commits(), second.commits()) == ([], [])
         second.is_warm(1)
@@ -147,19 +32,19 @@ async def test_all_processes_swap_together(tmp_path):
 
 async def test_a_snapshot_that_is_overtaken_is_never_served(tmp_path):
     """A newer snapshot takes the place of one that is still being prepared."""
-    async with _fleet(tmp_path, 1) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path, 1) as fleet:
+        await served(fleet, 1)
         (process,) = fleet.started
-        fleet.offer(_publication(2))
-        fleet.offer(_publication(3))
+        fleet.offer(publication(2))
+        fleet.offer(publication(3))
         process.is_warm(3)
         assert process.commits() == [1, 3]
 
 
 async def test_a_dead_process_is_replaced_in_another_life_of_its_slot(tmp_path):
     """The replacement gets the slot of the dead one and waits with its doors until it is warm."""
-    async with _fleet(tmp_path) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path) as fleet:
+        await served(fleet, 1)
         victim, survivor = fleet.started
         victim.kill("by the test")
         await eventually_async(lambda: len(fleet.started) == 3)
@@ -173,13 +58,13 @@ async def test_a_dead_process_is_replaced_in_another_life_of_its_slot(tmp_path):
 
 async def test_a_replacement_neither_holds_up_nor_misses_a_change(tmp_path):
     """While it warms, the others swap; it joins with the snapshot that is served by then."""
-    async with _fleet(tmp_path) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path) as fleet:
+        await served(fleet, 1)
         fleet.started[0].kill("by the test")
         await eventually_async(lambda: len(fleet.started) == 3)
         survivor, replacement = fleet.started[1:]
         replacement.says(Report(0, 0, {}))
-        fleet.offer(_publication(2))
+        fleet.offer(publication(2))
         survivor.is_warm(2)
         assert survivor.commits() == [1, 2]
         assert replacement.prepared.generation == 2
@@ -189,8 +74,8 @@ async def test_a_replacement_neither_holds_up_nor_misses_a_change(tmp_path):
 
 async def test_later_processes_hear_what_the_first_were_told(tmp_path):
     """That the machine is ready, and whose worker is gone, is said to replacements too; until it is taken back."""
-    async with _fleet(tmp_path, 1) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path, 1) as fleet:
+        await served(fleet, 1)
         fleet.tell_ready()
         fleet.tell_gone(WorkerGone("m@1", "quarantined"))
         fleet.tell_gone(WorkerGone("m@2", "no JDK"))
@@ -207,7 +92,7 @@ async def test_later_processes_hear_what_the_first_were_told(tmp_path):
 async def test_a_start_gives_up_on_processes_that_never_speak(tmp_path, monkeypatch):
     """Processes that end before their first word, three times over, end the start with a reason."""
     monkeypatch.setattr(fleet_module.Backoff, "after", lambda *_: 0.0)
-    async with _fleet(tmp_path, 1) as fleet:
+    async with leading(tmp_path, 1) as fleet:
         for life in range(3):
             await eventually_async(lambda life=life: len(fleet.started) == life + 1)
             fleet.started[-1].died.set_result(1)
@@ -220,7 +105,7 @@ async def test_a_start_gives_up_on_processes_that_never_speak(tmp_path, monkeypa
 
 async def test_repository_calls_are_passed_on_with_their_process(tmp_path):
     """The answer must go to the process that asked."""
-    async with _fleet(tmp_path, 1) as fleet:
+    async with leading(tmp_path, 1) as fleet:
         call = RepositoryCall(7, "load", "m")
         fleet.started[0].says(Heartbeat())
         fleet.started[0].says(call)
@@ -229,9 +114,9 @@ async def test_repository_calls_are_passed_on_with_their_process(tmp_path):
 
 async def test_a_drain_ends_those_that_do_not_end_by_themselves(tmp_path, monkeypatch):
     """Every process is asked first; after its time it is killed, and none is started again."""
-    monkeypatch.setattr(fleet_module, "_EXIT_GRACE_S", 0.0)
-    async with _fleet(tmp_path) as fleet:
-        await _served(fleet, 1)
+    monkeypatch.setattr(fleet_module, "EXIT_GRACE_S", 0.0)
+    async with leading(tmp_path) as fleet:
+        await served(fleet, 1)
         fleet.started[0].died.set_result(0)
         await fleet.drain(0.05)
         assert fleet.started[1].died.result() == -9
@@ -248,7 +133,7 @@ async def _next(fleet, count):
 def at_once(monkeypatch):
     """Start the next process without a pause, and ask again without one."""
     monkeypatch.setattr(fleet_module.Backoff, "after", lambda *_: 0.0)
-    monkeypatch.setattr(fleet_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(asking, "_ASK_AGAIN_S", 0.0)
 
 
 DIGEST = {"m@1": "sha256:1"}
@@ -256,8 +141,8 @@ DIGEST = {"m@1": "sha256:1"}
 
 async def test_a_version_that_processes_die_of_loading_is_refused(tmp_path, at_once, caplog):
     """The third death is the last: the next process is told not to load it, and why."""
-    async with _fleet(tmp_path, 1) as fleet:
-        fleet.offer(_publication(1))
+    async with leading(tmp_path, 1) as fleet:
+        fleet.offer(publication(1))
         for life in range(1, 4):
             process = await _next(fleet, life)
             assert process.prepared.directories == {"m@1": "/versions/1"}
@@ -273,8 +158,8 @@ async def test_a_version_that_processes_die_of_loading_is_refused(tmp_path, at_o
 
 async def test_an_orderly_end_is_nobodys_fault(tmp_path, at_once):
     """A process that was asked to leave in the middle of a load is no death."""
-    async with _fleet(tmp_path, 1) as fleet:
-        fleet.offer(_publication(1))
+    async with leading(tmp_path, 1) as fleet:
+        fleet.offer(publication(1))
         for life in range(1, 5):
             process = await _next(fleet, life)
             process.says(Loads(DIGEST))
@@ -284,8 +169,8 @@ async def test_an_orderly_end_is_nobodys_fault(tmp_path, at_once):
 
 async def test_a_load_that_a_process_survives_clears_the_version(tmp_path, at_once):
     """Deaths count only in a row; whatever ends a process later is not put down to a load that is over."""
-    async with _fleet(tmp_path, 1) as fleet:
-        fleet.offer(_publication(1))
+    async with leading(tmp_path, 1) as fleet:
+        fleet.offer(publication(1))
         for life in range(1, 4):
             process = await _next(fleet, life)
             process.says(Loads(DIGEST))
@@ -297,8 +182,8 @@ async def test_a_load_that_a_process_survives_clears_the_version(tmp_path, at_on
 
 async def test_a_pardon_has_the_version_loaded_once_more(tmp_path, at_once):
     """Processes in service are told again; one more death takes the pardon back."""
-    async with _fleet(tmp_path, 1) as fleet:
-        fleet.offer(_publication(1))
+    async with leading(tmp_path, 1) as fleet:
+        fleet.offer(publication(1))
         for life in range(1, 4):
             (await _next(fleet, life)).says(Loads(DIGEST))
             fleet.started[-1].kill("by the model")
@@ -316,8 +201,8 @@ async def test_a_pardon_has_the_version_loaded_once_more(tmp_path, at_once):
 
 async def test_a_new_worker_is_told_to_all_processes(tmp_path):
     """Those in service hear of its socket at once."""
-    async with _fleet(tmp_path, 1) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path, 1) as fleet:
+        await served(fleet, 1)
         fleet.serving.prepare.sockets["m@1"] = "/sockets/old"
         for version, socket in (("other@1", "/sockets/other"), ("m@1", "/sockets/new")):
             fleet.reconnect(version, socket)
@@ -326,8 +211,8 @@ async def test_a_new_worker_is_told_to_all_processes(tmp_path):
 
 async def test_a_retry_is_made_by_one_process_and_then_by_all(tmp_path, at_once):
     """If it dies of it the others serve on, and he who asked hears so; if it does not, they load the version too."""
-    async with _fleet(tmp_path) as fleet:
-        fleet.offer(_publication(1))
+    async with leading(tmp_path) as fleet:
+        fleet.offer(publication(1))
         for life in (2, 4, 6):
             await _next(fleet, life)
             for process in fleet.started[-2:]:
@@ -355,10 +240,10 @@ async def test_a_retry_is_made_by_one_process_and_then_by_all(tmp_path, at_once)
 
 async def test_a_snapshot_that_a_process_cannot_prepare_is_refused_and_asked_for_again(tmp_path, at_once):
     """The reason is told, nobody swaps, and the process finds a whole file the next time."""
-    async with _fleet(tmp_path, 1) as fleet:
-        await _served(fleet, 1)
+    async with leading(tmp_path, 1) as fleet:
+        await served(fleet, 1)
         (process,) = fleet.started
-        fleet.offer(_publication(2, tmp_path))
+        fleet.offer(publication(2, tmp_path))
         first = process.prepared
         process.prepared = None
         process.says(CannotObey(2, "the snapshot cannot be read: no space"))
@@ -377,11 +262,11 @@ _REASON = "the snapshot cannot be read: no space"
 
 async def test_a_new_process_that_never_can_prepare_is_replaced(tmp_path, at_once):
     """A process that does not serve yet is asked a few times; then another one gets its turn."""
-    async with _fleet(tmp_path, 1) as fleet:
-        fleet.offer(_publication(1, tmp_path))
+    async with leading(tmp_path, 1) as fleet:
+        fleet.offer(publication(1, tmp_path))
         process = fleet.started[0]
         for _ in range(4):
-            await eventually_async(lambda: process.prepared is not None and not fleet._asking)
+            await eventually_async(lambda: process.prepared is not None and process not in fleet._asking)
             process.prepared = None
             process.says(CannotObey(1, _REASON))
         assert (await _next(fleet, 2)).prepared.generation == 1
@@ -389,10 +274,10 @@ async def test_a_new_process_that_never_can_prepare_is_replaced(tmp_path, at_onc
 
 async def test_a_refusal_of_what_was_overtaken_is_no_matter(tmp_path, at_once):
     """The file of a snapshot that is not wanted any more may be gone by the time it is read."""
-    async with _fleet(tmp_path, 1) as fleet:
-        await _served(fleet, 1)
-        fleet.offer(_publication(2))
-        fleet.offer(_publication(3))
+    async with leading(tmp_path, 1) as fleet:
+        await served(fleet, 1)
+        fleet.offer(publication(2))
+        fleet.offer(publication(3))
         (process,) = fleet.started
         process.says(CannotObey(2, "the snapshot cannot be read: No such file"))
         assert fleet.refused == ""

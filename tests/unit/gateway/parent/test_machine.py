@@ -100,7 +100,7 @@ class FakeProcess:
 def parts(tmp_path):
     """Return a machine, its fleet of one process, and what its start said."""
     state = StateFolder(tmp_path / "state")
-    fleet = Fleet(1, Slots(state.metrics), None, lambda: None, None)
+    fleet = Fleet(1, Slots(state.metrics), None, lambda: None, None, 5.0)
     fleet.processes.append(FakeProcess())
     said = []
     machine = Machine("gw-1", state, FakeFiles(), FakeWorkers(), fleet, allow_empty=False, on_start=said.append)
