@@ -223,6 +223,7 @@ def main() -> int:
         ).stdout.strip()
         budget = Budget(here(), said, commit, counted)
         BUDGET.write_bytes(msgspec.json.format(msgspec.json.encode(budget), indent=2) + b"\n")
+        print("recorded; docs/performance.md shows it: python -m bench.speed.page")
         return 0
     if budget is None:
         print("there is no budget yet: --write records one")

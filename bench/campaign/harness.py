@@ -112,8 +112,12 @@ def run(
     check: Callable[[Campaign, argparse.Namespace], None],
     parser: argparse.ArgumentParser | None = None,
     results: Path = RESULTS,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one check as a script and exit with its code; `--seed` repeats a run. The JSON goes to `results`."""
+    """Run one check as a script and exit with its code; `--seed` repeats a run.
+
+    The JSON goes to `results`; `after` does what is made of it.
+    """
     parser = parser or argparse.ArgumentParser(description=check.__doc__)
     parser.add_argument("--seed", type=int, default=20131107)
     arguments = parser.parse_args()
@@ -124,7 +128,9 @@ def run(
         raise
     except Exception as error:  # noqa: BLE001  a check that broke is a check that failed, and its figures are kept
         campaign.equal(f"unbroken: {type(error).__name__}: {error}", False, True)
-    sys.exit(campaign.finish())
+    code = campaign.finish()
+    after()
+    sys.exit(code)
 
 
 def facts(seed: int) -> Facts:

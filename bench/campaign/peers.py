@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import workload
-from bench.campaign.harness import RESULTS, ROOT, Campaign, run
-from bench.speed import workloads
+from bench.campaign.harness import ROOT, Campaign, run
+from bench.speed import page, workloads
 from bench.speed.bars import hold_peers, hold_trust, tell_load
 from bench.speed.configs import OFF, ON
 from bench.speed.cores import stay_beside
@@ -84,7 +84,9 @@ def main() -> None:
     quick = parser.parse_known_args()[0].quick
     if quick:
         parser.set_defaults(rounds=1, seconds=1)
-    run("peers", check, parser, results=ROOT / "build" / "bench" if quick else RESULTS)
+        run("peers", check, parser, results=ROOT / "build" / "bench")
+    else:
+        run("peers", check, parser, after=page.write)
 
 
 if __name__ == "__main__":

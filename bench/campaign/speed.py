@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.campaign.harness import RESULTS, ROOT, Campaign, run
-from bench.speed import workloads
+from bench.campaign.harness import ROOT, Campaign, run
+from bench.speed import page, workloads
 from bench.speed.bars import hold, hold_overhead, hold_trust, tell_load
 from bench.speed.configs import OFF, ON
 from bench.speed.cores import stay_beside
@@ -124,7 +124,9 @@ def main() -> None:
     quick = parser.parse_known_args()[0].quick
     if quick:
         parser.set_defaults(rounds=1, seconds=1)
-    run("speed", check, parser, results=ROOT / "build" / "bench" if quick else RESULTS)
+        run("speed", check, parser, results=ROOT / "build" / "bench")
+    else:
+        run("speed", check, parser, after=page.write)
 
 
 if __name__ == "__main__":
