@@ -121,7 +121,7 @@ def _difference(name: str, want: Tensor, got: Tensor, tolerance: Tolerance) -> s
     if _shape(got) != _shape(want):
         return f"output '{name}' has shape {list(got.shape)}, the file has {list(want.shape)}"
     wanted, answered = want.array.reshape(-1), got.array.reshape(-1)
-    wrong = _beyond(wanted, answered, tolerance) if want.datatype.is_float else np.asarray(wanted != answered)
+    wrong = beyond(wanted, answered, tolerance) if want.datatype.is_float else np.asarray(wanted != answered)
     if not wrong.any():
         return None
     index = int(np.flatnonzero(wrong)[0])
@@ -133,7 +133,7 @@ def _difference(name: str, want: Tensor, got: Tensor, tolerance: Tolerance) -> s
     )
 
 
-def _beyond(want: Array, got: Array, tolerance: Tolerance) -> Array:
+def beyond(want: Array, got: Array, tolerance: Tolerance) -> Array:
     """Tell which values differ by more than allowed; NaN equals NaN, an infinity only itself."""
     want, got = want.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -66,6 +66,16 @@ class QuickModel(LoadedModel, Protocol):
 
 
 @runtime_checkable
+class BoundedModel(LoadedModel, Protocol):
+    """A model that knows how many calls it runs side by side; more would only wait inside it.
+
+    Requests beyond them may be gathered into one call. A model that does not say it gets each request by itself.
+    """
+
+    calls_at_once: int
+
+
+@runtime_checkable
 class WatchedModel(LoadedModel, Protocol):
     """A model whose process may die and come back without a new load."""
 

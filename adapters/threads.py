@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from adapters.interface import QuickModel, SyncModel, WatchedModel
+from adapters.interface import BoundedModel, QuickModel, SyncModel, WatchedModel
 from turnout.core.clock import monotonic_s
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, Overloaded, WorkerLost
 from turnout.core.request import CallContext
@@ -97,7 +97,7 @@ class _Call:
         self.hangs = False
 
 
-class ThreadedModel(QuickModel, WatchedModel):
+class ThreadedModel(QuickModel, BoundedModel, WatchedModel):
     """A `SyncModel` as asyncio callers need it.
 
     A call whose caller left, or whose deadline passed, before it started is not run. At most `waiting` calls wait.
@@ -116,6 +116,8 @@ class ThreadedModel(QuickModel, WatchedModel):
         self._lost: Callable[[str, int], None] = lambda _reason, _calls: None
         self._back: Callable[[], None] = lambda: None
         count = threads or max(2, min(8, os.cpu_count() or 1))
+        # Two calls on one processor take twice as long each, and hold half of what one call would.
+        self.calls_at_once = min(count, len(os.sched_getaffinity(0)))
         # Daemon threads: a model that hangs must not keep the process from leaving.
         self._threads = [threading.Thread(target=self._serve, name="model", daemon=True) for _ in range(count)]
         for thread in self._threads:

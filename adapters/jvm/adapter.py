@@ -5,6 +5,7 @@ It must not run Java inside the gateway: the parent owns the worker, the gateway
 
 from adapters.interface import LoadedModel, ModelSource
 from adapters.jvm.command import worker_command
+from adapters.jvm.options import read_options
 from adapters.worker.model import WorkerModel
 
 __all__ = ["JvmAdapter", "worker_command"]
@@ -17,4 +18,5 @@ class JvmAdapter:
 
     async def load(self, source: ModelSource) -> LoadedModel:
         """Connect to the version's worker. Raises LoadFailed with the reason."""
-        return await WorkerModel.connect(source)
+        _, options = read_options(source)
+        return await WorkerModel.connect(source, options.cpus)

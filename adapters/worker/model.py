@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from adapters.interface import LoadFailed, ModelSource, WatchedModel
+from adapters.interface import BoundedModel, LoadFailed, ModelSource, WatchedModel
 from adapters.worker import frames
 from adapters.worker.channel import Channel, WorkerError
 from adapters.worker.frames import BadFrame, Frame, FrameType, Part
@@ -63,12 +63,13 @@ class _Loaded:
         self.properties = {row[0]: row[1] for row in properties}
 
 
-class WorkerModel(WatchedModel):
+class WorkerModel(BoundedModel, WatchedModel):
     """A loaded worker. While it is gone, `predict` raises WorkerLost at once; it connects again by itself."""
 
-    def __init__(self, socket: Path, name: str) -> None:
+    def __init__(self, socket: Path, name: str, calls_at_once: int) -> None:
         self.signature = Signature()
         self.properties: Mapping[str, str] = {}
+        self.calls_at_once = calls_at_once
         self._socket = socket
         self._name = name
         self._channel: Channel | None = None
@@ -80,11 +81,16 @@ class WorkerModel(WatchedModel):
         self._closed = False
 
     @classmethod
-    async def connect(cls, source: ModelSource, within_s: float = READY_WITHIN_S) -> "WorkerModel":
-        """Wait until the worker has loaded its model. Raises LoadFailed when it has not `within_s` seconds."""
+    async def connect(
+        cls, source: ModelSource, calls_at_once: int = 1, within_s: float = READY_WITHIN_S
+    ) -> "WorkerModel":
+        """Wait until the worker has loaded its model; so many calls it runs at once.
+
+        Raises LoadFailed when it has not `within_s` seconds.
+        """
         if source.socket is None:
             raise LoadFailed("this runtime runs in a worker, and nobody started one")
-        model = cls(source.socket, source.name)
+        model = cls(source.socket, source.name, calls_at_once)
         try:
             async with asyncio.timeout(within_s):
                 loaded = await model._attach()

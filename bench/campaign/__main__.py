@@ -9,6 +9,7 @@ from bench.campaign.harness import ROOT
 CHECKS = (
     "speed",
     "peers",
+    "batching",
     "lane",
     "split",
     "shadow",

@@ -54,7 +54,7 @@ class GatewayBackend:
             platform=described.platform(entry),
             inputs=signature.inputs,
             outputs=signature.outputs,
-            properties=dict(served.engine.model.properties) if served.engine is not None else {},
+            properties=served.properties,
         )
 
     def is_ready(self) -> bool:
@@ -91,7 +91,7 @@ class GatewayBackend:
     def configuration(self, name: str, version: int | None) -> Mapping[str, object]:
         """Return Triton's model configuration. Raises NotFound, NotReady."""
         served, signature = self._described(name, version)
-        return described.configuration(name, served.entry, signature)
+        return described.configuration(name, served.entry, signature, gathers=served.gathers)
 
     def statistics(self, name: str | None, version: int | None) -> Sequence[VersionStatistics]:
         """Return counters of all loaded versions, a route's versions, or one version. Raises NotFound."""

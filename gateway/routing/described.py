@@ -54,10 +54,11 @@ def batch_rows(entry: VersionEntry, signature: Signature) -> int:
     return Batching().max_rows if entry.batching else 0
 
 
-def configuration(name: str, entry: VersionEntry, signature: Signature) -> Mapping[str, object]:
-    """Return Triton's model configuration: with batches, `dims` leave the axis of rows out."""
+def configuration(name: str, entry: VersionEntry, signature: Signature, *, gathers: bool) -> Mapping[str, object]:
+    """Return Triton's model configuration: with rows, `dims` leave their axis out; `gathers` is dynamic batching."""
     rows = batch_rows(entry, signature)
     return {
+        **({"dynamic_batching": {}} if gathers else {}),
         "name": name,
         "platform": platform(entry),
         "backend": str(entry.runtime),

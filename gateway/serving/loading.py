@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
+import msgspec
 import numpy as np
 
 from adapters.catalog import adapter_for
-from adapters.golden import compare, read_golden, runtime_declared, samples_for
+from adapters.golden import GoldenCase, compare, read_golden, runtime_declared, samples_for
 from adapters.interface import LoadedModel, LoadFailed, ModelSource, QuickModel, SyncModel
 from adapters.threads import ThreadedModel
 from gateway.serving.declared import settled
@@ -153,8 +154,8 @@ async def load(entry: VersionEntry, directory: Path, socket: Path | None, scratc
         raise LoadFailed(str(error)) from error
 
 
-async def replay_golden(engine: Engine, entry: VersionEntry, directory: Path) -> dict[str, Tensor] | None:
-    """Ask the model what the golden file asks; return those inputs, or None where there is no such file.
+async def replay_golden(engine: Engine, entry: VersionEntry, directory: Path) -> GoldenCase | None:
+    """Ask the model what the golden file asks; return it, its inputs checked, or None where there is no such file.
 
     Raises LoadFailed naming tensor, row and both values when an answer is off by more than the tolerance; what the
     model raises passes.
@@ -174,15 +175,15 @@ async def replay_golden(engine: Engine, entry: VersionEntry, directory: Path) ->
     difference = compare(case, answer)
     if difference is not None:
         raise LoadFailed(difference)
-    return inputs
+    return msgspec.structs.replace(case, inputs=inputs)
 
 
-async def warm(engine: Engine, examples: TensorMap | None) -> None:
+async def warm(engine: Engine, golden: GoldenCase | None) -> None:
     """Call the model on one row again and again, at most 1 s: first calls are slow, and quickness is measured.
 
-    Without examples the row is made of zeros, and a model that cannot answer it stays as it is.
+    Without a golden file the row is made of zeros, and a model that cannot answer it stays as it is.
     """
-    inputs = one_row(engine.signature, examples) if examples else zero_row(engine.signature)
+    inputs = one_row(engine.signature, golden.inputs) if golden is not None else zero_row(engine.signature)
     if inputs is None:
         return
     end = Deadline.after(WARM_S)

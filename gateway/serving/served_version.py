@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from adapters.interface import LoadFailed, WatchedModel
+from adapters.golden import GoldenCase
+from adapters.interface import BoundedModel, LoadFailed, WatchedModel
 from gateway.observe.metrics import Metrics
 from gateway.observe.predicted import Predicted
 from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
+from gateway.serving.batcher import Batcher
 from gateway.serving.loading import Call, Engine, load, replay_golden, warm
+from gateway.serving.row_check import Finding, look, most_rows, refuse
 from gateway.serving.stages import REPORTED, Stage, step
 from turnout.core.clock import monotonic_s, wall_s
 from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, TurnoutError
@@ -53,6 +56,8 @@ class ServedVersion:
         self._all_metrics = metrics
         self._on_change = on_change
         self._admission = Admission(entry.limits, pressure)
+        self._batcher: Batcher | None = None
+        self._rows: Finding | None = None
         self._directory = Path()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -66,13 +71,25 @@ class ServedVersion:
         """Whether a load is worth a try once it is told where the files are: they were missing, or withheld."""
         return not self.has_files or (self.quarantined and not self.entry.runtime.uses_worker)
 
+    @property
+    def gathers(self) -> bool:
+        """Whether requests that wait may go into one call."""
+        return self._batcher is not None and self._batcher.max_rows > 1
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What metadata shows of the model and of how it is called."""
+        if self.engine is None:
+            return {}
+        return {**self.engine.model.properties, "batching": self._batching_told()}
+
     def report(self) -> VersionReport:
         """Return its state as the parent hears of it. Not for a version that left the snapshot."""
         return VersionReport(
             state=REPORTED[self.stage],
             reason=self.reason,
             signature=self.signature,
-            properties=dict(self.engine.model.properties) if self.engine else {},
+            properties=self.properties,
             load_seconds=self.load_seconds,
             crashed_calls=self.crashed_calls,
             quarantined=self.quarantined,
@@ -88,7 +105,9 @@ class ServedVersion:
             self._become(Stage.WARMING)
             if isinstance(self.engine.model, WatchedModel):
                 self.engine.model.watch(self._lost, self._back)
-            await warm(self.engine, await replay_golden(self.engine, self.entry, directory))
+            golden = await replay_golden(self.engine, self.entry, directory)
+            await warm(self.engine, golden)
+            await self._look_at_rows(self.engine, golden)
         except (Exception, SystemExit) as error:  # noqa: BLE001  a model that breaks must not take the gateway along
             if self.stage in (Stage.LOADING, Stage.WARMING):  # else its worker died meanwhile: it may come back
                 await self.fail(Failure(self._told(error)))
@@ -110,7 +129,9 @@ class ServedVersion:
         try:
             outputs = engine.predict_now(inputs, wanted, call, rows)
         except TurnoutError as error:
-            self._failed(call, error)
+            if isinstance(error, ModelFault):
+                self._log(call, error)
+            self._count_failed(call)
             raise
         if outputs is not None:
             self._answered(call, rows)
@@ -119,42 +140,52 @@ class ServedVersion:
     async def predict(
         self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
     ) -> dict[str, Tensor]:
-        """Run one call inside the version's bounds; `inputs` are checked, `rows` is None where axis 0 is not rows.
+        """Have a request answered inside the version's bounds; `inputs` are checked, `rows` None: axis 0 is not rows.
 
         Raises NotReady, Overloaded, DeadlineExceeded, and what `Engine.predict` raises. Work that expired, or whose
         caller left, is never started; either gives its place back.
         """
-        engine, admission = self.engine, self._admission
-        if engine is None or not self.serving:
+        if self.engine is None or not self.serving:
             raise self._not_ready()
         counted = rows or 1
-        behind = admission.arrive(counted, call.deadline)
+        behind = self._admission.arrive(counted, call.deadline)
         late: bool | None = None
         try:
-            outputs = await self._admitted(engine, inputs, wanted, call, rows)
+            if self._batcher is not None and rows is not None:
+                outputs = await self._batcher.predict(inputs, wanted, call, rows)
+            else:
+                outputs = await self._alone(inputs, wanted, call, rows)
             late = False if behind else None
         except DeadlineExceeded:
             late = True if behind else None
             raise
+        except ModelFault as fault:
+            self._log(call, fault)
+            raise
         finally:
-            admission.depart(counted, ran=call.predict_s > 0, late=late)
+            self._admission.depart(counted, ran=call.predict_s > 0, late=late)
         return outputs
 
-    async def _admitted(
-        self, engine: Engine, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None
-    ) -> dict[str, Tensor]:
+    async def _alone(self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None) -> dict[str, Tensor]:
         admission = self._admission
         if not admission.try_enter():
             await self._wait(inputs, rows or 1, call)
         try:
-            if call.deadline.passed:
-                raise DeadlineExceeded("the deadline passed before the model started")
-            outputs = await engine.predict(inputs, wanted, call, rows)
-        except (TurnoutError, asyncio.CancelledError) as error:
-            self._failed(call, error)
-            raise
+            return await self._run(inputs, wanted, call, rows)
         finally:
             admission.leave()
+
+    async def _run(self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None) -> dict[str, Tensor]:
+        """Call the model once, in a place of the admission, and count the call."""
+        engine = self.engine
+        assert engine is not None  # it stays while a place is taken
+        if call.deadline.passed:
+            raise DeadlineExceeded("the deadline passed before the model started")
+        try:
+            outputs = await engine.predict(inputs, wanted, call, rows)
+        except (TurnoutError, asyncio.CancelledError):
+            self._count_failed(call)
+            raise
         self._answered(call, rows)
         return outputs
 
@@ -172,6 +203,8 @@ class ServedVersion:
         self.entry = entry
         self._admission.rebound(entry.limits)
         self._bind_predicted()
+        if self.engine is not None and self._rows is not None:
+            self._bind_batcher(self.engine, self._rows)
 
     async def fail(self, failure: Failure) -> None:
         """Leave rotation for good, and let the model go. Does nothing to a version that failed or is leaving."""
@@ -193,12 +226,35 @@ class ServedVersion:
         await self._close()
         self._become(Stage.UNLOADED)
 
+    async def _look_at_rows(self, engine: Engine, golden: GoldenCase | None) -> None:
+        """Find out whether requests may be gathered, as long as nobody calls. Raises LoadFailed where told wrongly."""
+        if self.entry.batching is not False:
+            self._rows = await look(engine, golden)
+            refuse(self.entry, self._rows)
+            self._bind_batcher(engine, self._rows)
+
+    def _bind_batcher(self, engine: Engine, finding: Finding) -> None:
+        rows, model = most_rows(self.entry, finding), engine.model
+        if self._batcher is not None:
+            # One row a call is none that gathers. What is under way counts on: so a batcher stays.
+            self._batcher.rebound(max(1, rows))
+        elif rows > 1 and isinstance(model, BoundedModel):
+            self._batcher = Batcher(
+                self._admission,
+                self.metrics,
+                self._run,
+                engine.signature,
+                max_rows=rows,
+                calls_at_once=model.calls_at_once,
+            )
+
     async def _close(self) -> None:
         recovery = self._recovery
         if recovery is not None and recovery is not asyncio.current_task():
             recovery.cancel()
             await asyncio.wait([recovery])
-        await self._admission.idle.wait()
+        while self._admission.running:
+            await self._admission.idle.wait()
         engine, self.engine = self.engine, None
         if engine is None:
             return
@@ -206,6 +262,11 @@ class ServedVersion:
             await engine.model.close()
         except Exception:  # noqa: BLE001  a model that cannot close is let go all the same
             _LOG.exception("version %s did not close as it should", self.key)
+
+    def _batching_told(self) -> str:
+        if self._batcher is not None and self.gathers:
+            return f"up to {self._batcher.max_rows} rows"
+        return f"off: {self._rows.reason}" if self._rows is not None and self._rows.reason else "off"
 
     def _not_ready(self) -> NotReady:
         return NotReady(f"version {self.key} is not ready")
@@ -220,9 +281,10 @@ class ServedVersion:
             call.queue_s = monotonic_s() - began_s
             self.metrics.queue_seconds.add(call.queue_s)
 
-    def _failed(self, call: Call, error: BaseException) -> None:
-        if isinstance(error, ModelFault):
-            _LOG.error("request %s: model %s: %s", call.request_id, self.key, error.message, exc_info=error)
+    def _log(self, call: Call, fault: ModelFault) -> None:
+        _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
+
+    def _count_failed(self, call: Call) -> None:
         if call.predict_s:
             self.metrics.predict.observe(call.predict_s)
             self.metrics.input_seconds.add(call.input_s)
@@ -257,7 +319,9 @@ class ServedVersion:
         """Let a version back into rotation once its fresh worker passes the golden file."""
         started_s = monotonic_s()
         try:
-            await replay_golden(engine, self.entry, self._directory)
+            golden = await replay_golden(engine, self.entry, self._directory)
+            if self._rows is None:  # its worker was lost before they were looked at
+                await self._look_at_rows(engine, golden)
         except NotReady:
             return  # lost again; the next worker gets its turn
         except Exception as error:  # noqa: BLE001  as in `load`

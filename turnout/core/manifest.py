@@ -95,7 +95,11 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How requests may be gathered into one call."""
 
     max_rows: Annotated[
-        Positive, About(description="Most rows of one call; shown as `max_batch_size` in the model's configuration.")
+        Positive,
+        About(
+            description="Most rows of one call that gathers requests; shown as `max_batch_size` in the model's "
+            "configuration. A larger request is called by itself."
+        ),
     ] = 64
 
 
@@ -226,8 +230,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cast: Annotated[Cast, About(description="Other datatypes than the runtime's.")] = Cast()
     batching: Annotated[
         Batching | bool,
-        About(description="How requests may be gathered into one call; `false` for never. In this release none are."),
-    ] = Batching()
+        About(
+            description="Whether requests that wait are gathered into one call. `true`: where rows are shown not to "
+            "depend on each other, up to 64; a mapping says that they do not; `false`: never ([batching](batching.md))."
+        ),
+    ] = True
     limits: Annotated[VersionLimits, About(description="Bounds of this version.")] = VersionLimits()
     golden: Annotated[
         str | None, About(description="File with inputs and the outputs they must give; replayed at every load.")

@@ -24,7 +24,7 @@ async def test_metadata_of_routes_and_versions(plane):
     assert described.versions == ("2", "9", "10")
     assert described.inputs == SIGNATURE.inputs
     assert described.outputs == SIGNATURE.outputs
-    assert described.properties == {"engine": "fake 1"}
+    assert described.properties["engine"] == "fake 1"
     assert described.platform == "python_worker"
     assert plane.backend.describe("m", 2).versions == ("2", "9", "10")
     assert plane.backend.describe("other", 9).name == "other"

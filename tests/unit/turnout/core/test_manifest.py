@@ -16,7 +16,8 @@ def test_an_empty_manifest_has_the_defaults():
     """Everything may be left out."""
     manifest = decode("")
     assert manifest.runtime is None
-    assert manifest.batching == Batching(max_rows=64)
+    assert manifest.batching is True
+    assert Batching().max_rows == 64
     assert manifest.limits.in_flight == 64
 
 
