@@ -110,7 +110,8 @@ SNAPSHOT_GENERATION: Final = Family(
 LOAD_SECONDS: Final = Family(
     "gauge_livemax", "turnout_model_load_seconds", ("model", "version"), "Time from the start of a load until ready."
 )
-# Two more than DESIGN 7 asks for: the protocol's statistics need them, summed over processes like all else.
+# Three more than DESIGN 7 asks for: the protocol's statistics need two, summed over processes like all else; the third
+# tells of versions that rest.
 STATISTICS_SECONDS: Final = Family(
     "counter",
     "turnout_statistics_seconds_total",
@@ -119,6 +120,12 @@ STATISTICS_SECONDS: Final = Family(
 )
 LAST_ANSWER: Final = Family(
     "gauge_max", "turnout_last_answer_timestamp_seconds", ("model", "version"), "Unix time of the last answer."
+)
+RESTING: Final = Family(
+    "gauge_livesum",
+    "turnout_resting",
+    ("model", "version"),
+    "Processes in which the version rests because its calls failed one after another.",
 )
 
 DROPPED_ACCESS_LOG: Final = "access_log"
@@ -170,6 +177,7 @@ class VersionMetrics:
         "predict",
         "queue_rows",
         "queue_seconds",
+        "resting",
     )
 
     def __init__(self, metrics: "Metrics", ref: VersionRef) -> None:
@@ -179,6 +187,7 @@ class VersionMetrics:
         self.queue_rows = metrics.number(QUEUE_ROWS, labels)
         self.load_seconds = metrics.number(LOAD_SECONDS, labels)
         self.last_answer = metrics.number(LAST_ANSWER, labels)
+        self.resting = metrics.number(RESTING, labels)
         self.fail_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "fail"))
         self.queue_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "queue"))
         self.input_seconds = metrics.number(STATISTICS_SECONDS, (*labels, "input"))

@@ -71,14 +71,17 @@ class GatewayBackend:
         if version is not None:
             if f"{table.model_of(name)}@{version}" in table.snapshot.catalogue:
                 return False
-            return self._version(name, version).stage is Stage.READY
+            served = self._version(name, version)
+            return served.stage is Stage.READY and served.serving
         route = table.routes.get(name)
         if route is None:
             if table.model_of(name) is None:
                 raise table.unknown(name)
             return False
         champion = self._pool.get(route.route.champion)
-        return champion is not None and champion.stage is Stage.READY and route.knows(champion.key)
+        if champion is None or champion.stage is not Stage.READY:
+            return False
+        return champion.serving and route.knows(champion.key)
 
     def index(self, *, ready_only: bool) -> Sequence[IndexEntry]:
         """List every known version."""

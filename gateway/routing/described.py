@@ -79,7 +79,9 @@ def index(snapshot: Snapshot, held: Iterable[ServedVersion], leaving: Iterable[S
         known[name, number] = IndexEntry(name, number, UNAVAILABLE, "not loaded")
     for served in (*leaving, *held):
         name, number = served.ref.model, str(served.ref.number)
-        known[name, number] = IndexEntry(name, number, _STATES[served.stage], served.reason)
+        resting = served.why_not
+        state = UNAVAILABLE if resting else _STATES[served.stage]
+        known[name, number] = IndexEntry(name, number, state, resting or served.reason)
     return sorted(known.values(), key=lambda entry: (entry.name, len(entry.version), entry.version))
 
 

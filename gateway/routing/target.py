@@ -88,8 +88,10 @@ class Target:
     def ready(self) -> ServedVersion:
         """Return the version to call. Raises NotReady, also for one loaded since then: a newer target is on its way."""
         served = self.served
-        if served is None or not served.serving or self._engine is None:
+        if served is None or self._engine is None:
             raise NotReady(f"version {self.key} is not ready")
+        if not served.serving:
+            served.check_ready()
         return served
 
     def wanted(self, asked: Sequence[str]) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,11 +14,12 @@ from gateway.observe.predicted import Predicted
 from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
+from gateway.serving.breaker import Breaker, State
 from gateway.serving.loading import Call, Engine, load, replay_golden, warm
 from gateway.serving.row_check import Finding, look, most_rows, refuse
 from gateway.serving.stages import REPORTED, Stage, step
 from turnout.core.clock import monotonic_s, wall_s
-from turnout.core.errors import DeadlineExceeded, ModelFault, NotReady, TurnoutError
+from turnout.core.errors import DeadlineExceeded, Failing, ModelFault, NotReady, TurnoutError
 from turnout.core.report import VersionReport
 from turnout.core.signature import Signature
 from turnout.core.snapshot import VersionEntry
@@ -34,7 +36,10 @@ class Failure(NamedTuple):
 
 
 class ServedVersion:
-    """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready."""
+    """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready.
+
+    `serving` while calls are taken: in rotation, and not at rest because one call after another failed.
+    """
 
     def __init__(
         self, entry: VersionEntry, metrics: Metrics, on_change: Callable[["ServedVersion"], None], pressure: Pressure
@@ -44,6 +49,7 @@ class ServedVersion:
         self.key = str(entry.ref)
         self.stage = Stage.LOADING
         self.serving = False
+        self.breaker = Breaker(entry.limits.failures)
         self.reason = ""
         self.engine: Engine | None = None
         self.predicted: Predicted | None = None
@@ -58,6 +64,7 @@ class ServedVersion:
         self._admission = Admission(entry.limits, pressure)
         self._batcher: Batcher | None = None
         self._rows: Finding | None = None
+        self._in_rotation = False
         self._directory = Path()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -121,7 +128,8 @@ class ServedVersion:
         """Do what `predict` does if nothing has to be waited for; else return None, with nothing done."""
         engine, admission = self.engine, self._admission
         if engine is None or not self.serving:
-            raise self._not_ready()
+            self.check_ready()
+            return None
         if admission.running >= admission.in_flight:
             return None
         if call.deadline.at_s <= monotonic_s():
@@ -130,7 +138,7 @@ class ServedVersion:
             outputs = engine.predict_now(inputs, wanted, call, rows)
         except TurnoutError as error:
             if isinstance(error, ModelFault):
-                self._log(call, error)
+                self._fault(call, error)
             self._count_failed(call)
             raise
         if outputs is not None:
@@ -145,7 +153,8 @@ class ServedVersion:
         Raises NotReady, Overloaded, DeadlineExceeded, and what `Engine.predict` raises. Work that expired, or whose
         caller left, is never started; either gives its place back.
         """
-        if self.engine is None or not self.serving:
+        tries = not self.serving and self._in_rotation and self.breaker.tries(monotonic_s())
+        if self.engine is None or not (self.serving or tries):
             raise self._not_ready()
         counted = rows or 1
         behind = self._admission.arrive(counted, call.deadline)
@@ -160,10 +169,12 @@ class ServedVersion:
             late = True if behind else None
             raise
         except ModelFault as fault:
-            self._log(call, fault)
+            self._fault(call, fault)
             raise
         finally:
             self._admission.depart(counted, ran=call.predict_s > 0, late=late)
+            if tries:
+                self.breaker.undecided()
         return outputs
 
     async def _alone(self, inputs: TensorMap, wanted: Sequence[str], call: Call, rows: int | None) -> dict[str, Tensor]:
@@ -189,6 +200,11 @@ class ServedVersion:
         self._answered(call, rows)
         return outputs
 
+    def check_ready(self) -> None:
+        """Raise NotReady unless calls are taken now, or one that finds out whether the version is well again."""
+        if not self.serving and not (self._in_rotation and self.breaker.is_due(monotonic_s())):
+            raise self._not_ready()
+
     def sheds(self, left_s: float) -> int:
         """Tell whether one row more would find no room, or no answer in the time left: when to come back, else 0.
 
@@ -202,6 +218,7 @@ class ServedVersion:
             return
         self.entry = entry
         self._admission.rebound(entry.limits)
+        self.breaker.threshold = entry.limits.failures
         self._bind_predicted()
         if self.engine is not None and self._rows is not None:
             self._bind_batcher(self.engine, self._rows)
@@ -269,7 +286,16 @@ class ServedVersion:
         return f"off: {self._rows.reason}" if self._rows is not None and self._rows.reason else "off"
 
     def _not_ready(self) -> NotReady:
-        return NotReady(f"version {self.key} is not ready")
+        if not self._in_rotation:
+            return NotReady(f"version {self.key} is not ready")
+        return Failing(self.why_not, retry_after_s=math.ceil(self.breaker.left_s(monotonic_s())))
+
+    @property
+    def why_not(self) -> str:
+        """Why a version in rotation is not asked just now; empty if it is."""
+        if self.serving or not self._in_rotation:
+            return ""
+        return f"version {self.key} has failed {self.breaker.failures} calls in a row and rests"
 
     async def _wait(self, inputs: TensorMap, rows: int, call: Call) -> None:
         began_s = monotonic_s()
@@ -281,8 +307,10 @@ class ServedVersion:
             call.queue_s = monotonic_s() - began_s
             self.metrics.queue_seconds.add(call.queue_s)
 
-    def _log(self, call: Call, fault: ModelFault) -> None:
+    def _fault(self, call: Call, fault: ModelFault) -> None:
         _LOG.error("request %s: model %s: %s", call.request_id, self.key, fault.message, exc_info=fault)
+        if self.breaker.failed(monotonic_s()):
+            self._rest_or_go_on()
 
     def _count_failed(self, call: Call) -> None:
         if call.predict_s:
@@ -293,9 +321,21 @@ class ServedVersion:
         metrics = self.metrics
         metrics.predict.observe_with(call.predict_s, metrics.batch_rows, rows or 1)
         metrics.last_answer.set(wall_s())
+        if self.breaker.failures and self.breaker.succeeded(monotonic_s()):
+            self._rest_or_go_on()
         if call.output_s:
             metrics.input_seconds.add(call.input_s)
             metrics.output_seconds.add(call.output_s)
+
+    def _rest_or_go_on(self) -> None:
+        """Take the version out of rotation for a while, or back into it, as the breaker says."""
+        rests = self.breaker.state is not State.CLOSED
+        self.serving = self._in_rotation and not rests
+        self.metrics.resting.set(float(rests))
+        if rests:
+            _LOG.error("%s; the next try comes in %g s", self.why_not, self.breaker.left_s(monotonic_s()))
+        else:
+            _LOG.warning("version %s answers again", self.key)
 
     def _lost(self, reason: str, calls_in_flight: int) -> None:
         if self.stage in (Stage.WARMING, Stage.READY):
@@ -341,9 +381,10 @@ class ServedVersion:
             self.predicted = self._all_metrics.predicted(self.ref, self.engine.signature.outputs, bounds)
 
     def _become(self, stage: Stage, reason: str = "") -> None:
-        was_serving = self.serving
+        was_in_rotation = self._in_rotation
         self.stage = step(self.stage, stage)
-        self.serving = stage is Stage.READY or (stage is Stage.DRAINING and was_serving)
+        self._in_rotation = stage is Stage.READY or (stage is Stage.DRAINING and was_in_rotation)
+        self.serving = self._in_rotation and self.breaker.state is State.CLOSED
         self.reason = reason
         self._on_change(self)
 

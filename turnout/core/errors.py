@@ -13,7 +13,8 @@ TurnoutError
 ├── TooLarge                over a limit in bytes
 ├── Overloaded              a bound is reached; `retry_after_s` says when to come back
 ├── NotReady                loading, draining, no routes yet
-│   └── WorkerLost          the model's process died with the call in flight
+│   ├── WorkerLost          the model's process died with the call in flight
+│   └── Failing             one call of the model after another failed: it rests for a while
 ├── DeadlineExceeded        the caller's time is over
 ├── Cancelled               the caller left
 ├── ModelFault              the model raised, or its answer breaks its signature
@@ -39,6 +40,7 @@ class ErrorCode(enum.StrEnum):
     OVERLOADED = "overloaded"
     NOT_READY = "not_ready"
     WORKER_LOST = "worker_lost"
+    FAILING = "failing"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     MODEL_FAULT = "model_fault"
@@ -153,13 +155,23 @@ class NotReady(TurnoutError):
 
     code = ErrorCode.NOT_READY
     retryable = True
-    retry_after_s = 1
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
 
 
 class WorkerLost(NotReady):
     """The model's process died with the call in flight."""
 
     code = ErrorCode.WORKER_LOST
+    blame = Blame.VARIANT
+
+
+class Failing(NotReady):
+    """One call of the model after another failed: it is asked no more until a trial succeeds."""
+
+    code = ErrorCode.FAILING
     blame = Blame.VARIANT
 
 

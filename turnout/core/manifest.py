@@ -104,13 +104,16 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VersionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of one version: calls under way at once, and the rows and bytes waiting behind them."""
+    """Bounds of one version: calls at once, rows and bytes waiting behind them, and failures in a row."""
 
     in_flight: Annotated[Positive, About(description="Calls under way at once in a gateway process.")] = 64
     queue_rows: Annotated[int, msgspec.Meta(ge=0, description="Rows that may wait behind them.")] = 1024
     queue_bytes: Annotated[int, msgspec.Meta(ge=0, description="Bytes of the inputs that may wait behind them.")] = (
         256 * 1024 * 1024
     )
+    failures: Annotated[
+        int, msgspec.Meta(ge=0, description="Calls failed in a row until the version rests a while; 0: it never does.")
+    ] = 20
 
 
 class ValueMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

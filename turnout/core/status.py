@@ -61,6 +61,7 @@ STATUS: Final[dict[ErrorCode, Status]] = {
     ErrorCode.TOO_LARGE: Status(413, GrpcCode.RESOURCE_EXHAUSTED, Outcome.TOO_LARGE),
     ErrorCode.OVERLOADED: Status(429, GrpcCode.RESOURCE_EXHAUSTED, Outcome.OVERLOADED),
     ErrorCode.NOT_READY: Status(503, GrpcCode.UNAVAILABLE, Outcome.UNAVAILABLE),
+    ErrorCode.FAILING: Status(503, GrpcCode.UNAVAILABLE, Outcome.UNAVAILABLE),
     ErrorCode.WORKER_LOST: Status(503, GrpcCode.UNAVAILABLE, Outcome.UNAVAILABLE),
     ErrorCode.DEADLINE: Status(504, GrpcCode.DEADLINE_EXCEEDED, Outcome.DEADLINE),
     ErrorCode.CANCELLED: Status(499, GrpcCode.CANCELLED, Outcome.CANCELLED),

@@ -23,7 +23,7 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_name_of_its_place
 
 def test_an_unknown_key_like_no_other_lists_what_is_known():
     """Without a near name, the known keys of the place are told."""
-    known = "in_flight, queue_bytes, queue_rows"
+    known = "failures, in_flight, queue_bytes, queue_rows"
     assert refusal("limits: {zzz: 1}") == f"model.yaml:1: unknown key 'zzz'; known here: {known}"
 
 
