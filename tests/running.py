@@ -1,17 +1,18 @@
 """A running turnout command, as tests see it: its doors, its processes, its end."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import grpc
 import httpx
 
-from bench.launch import Gateway, descendants
+from bench.launch import ANY_PORT, Gateway, descendants
 from tests.processes import is_alive
 from tests.waiting import eventually
 from turnout.core.wire import inference_pb2 as wire
@@ -94,3 +95,35 @@ class Turnout(Gateway):
         status = self.process.wait(within_s)
         eventually(lambda: not [pid for pid in below if is_alive(pid)], 5, "all processes end")
         return status
+
+
+@contextlib.contextmanager
+def starter(place: Path) -> Iterator[Callable[..., Turnout]]:
+    """Hand out a function that starts turnout commands in `place`; what still runs at the end is taken down."""
+    started: list[Turnout] = []
+
+    def start(*command: str, prefix: Sequence[str] = (), **environment: str) -> Turnout:
+        started.append(Turnout(list(command), place, environment, prefix))
+        return started[-1]
+
+    yield start
+    for one in started:
+        below = one.children()
+        if one.process.poll() is None:
+            one.process.send_signal(signal.SIGCONT)
+            one.stop(60)
+        eventually(lambda below=below: not [pid for pid in below if is_alive(pid)], 5, "all processes end")
+        one.process.stdout.close()
+        one.process.stderr.close()
+
+
+def serving(turnout: Callable[..., Turnout], place: Path) -> Callable[..., Turnout]:
+    """Return a function that runs `turnout serve FOLDER` on free ports, with its STATE in `place` and further flags."""
+
+    def start(folder: Path | None, *flags: str, prefix: Sequence[str] = (), **environment: str) -> Turnout:
+        named = [str(folder)] if folder else []
+        state = () if "--state" in flags else ("--state", str(place / "state"))
+        drain = () if "--drain-seconds" in flags else ("--drain-seconds", "3")
+        return turnout("serve", *named, *state, *drain, *ANY_PORT, *flags, prefix=prefix, **environment)
+
+    return start

@@ -23,6 +23,7 @@ CHECKS = (
     "golden",
     "spark_parity",
     "flights",
+    "fuzz",
     "image",
     "clean_clone",
     "sabotage",
