@@ -15,7 +15,9 @@ PAUSE_S: Final = 2.0
 
 
 class Pressure:
-    """One for a process. `crowded` is how many versions have no free place.
+    """One for a process. `presses` tells whether a request may have to be shed.
+
+    `crowded` is how many versions have no free place.
 
     `requests` and `rows` are of requests that are not answered within their turn; `held_bytes` are bodies and
     messages of those, of those still being received, and answers that nobody has taken yet.
@@ -26,14 +28,19 @@ class Pressure:
         self.requests = 0
         self.rows = 0
         self.held_bytes = 0
+        self.presses = False
         self._limits = limits
         self._paused: set[asyncio.Future[None]] = set()
 
-    @property
-    def presses(self) -> bool:
-        """Whether a request may have to be shed."""
+    def crowd(self, by: int) -> None:
+        """Count versions that have no free place any more, or have one again."""
+        self.crowded += by
+        self.look()
+
+    def look(self) -> None:
+        """See whether a request may have to be shed."""
         limits = self._limits
-        return (
+        self.presses = (
             self.crowded > 0
             or self.requests >= limits.held_requests
             or self.rows >= limits.held_rows
@@ -63,19 +70,23 @@ class Pressure:
         self.check()
         self.requests += 1
         self.rows += rows
+        self.look()
 
     def leave(self, rows: int) -> None:
         """Count it no more."""
         self.requests -= 1
         self.rows -= rows
+        self.look()
 
     def hold(self, size: int) -> None:
         """Count bytes that are here, whether there was room for them or not."""
         self.held_bytes += size
+        self.look()
 
     def release(self, size: int) -> None:
         """Count bytes no more; who waits to read on is told once there is room."""
         self.held_bytes -= size
+        self.look()
         if self._paused and self.held_bytes < self._limits.held_bytes:
             paused, self._paused = self._paused, set()
             for reader in paused:

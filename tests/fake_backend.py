@@ -73,7 +73,7 @@ class FakeBackend:
     def crowd(self, *names: str) -> None:
         """Let these models have no room from now on; none: all have room."""
         self.crowded = set(names)
-        self.pressure.crowded = len(names)
+        self.pressure.crowd(len(names) - self.pressure.crowded)
 
     def shed(
         self,

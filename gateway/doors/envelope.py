@@ -24,6 +24,8 @@ _HEADER: Final = f"header {HEADER_DEADLINE_MS}"
 _random_bits: Final = random.Random().getrandbits  # noqa: S311
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _MAX_DEADLINE_MS: Final = 86_400_000
+# Numbers of so many digits are within it.
+_PLAIN_DIGITS: Final = 7
 
 
 def request_id(offered: str | None) -> str:
@@ -70,7 +72,11 @@ def caller_deadline(
 
 def deadline_header_s(header_ms: str | None) -> float | None:
     """Return the seconds that a `turnout-deadline-ms` header gives, or None. Raises InvalidInput naming it."""
-    return None if header_ms is None else _milliseconds(_HEADER, header_ms) / 1000
+    if header_ms is None:
+        return None
+    if header_ms.isdecimal() and len(header_ms) <= _PLAIN_DIGITS and (plain := int(header_ms)):
+        return plain / 1000
+    return _milliseconds(_HEADER, header_ms) / 1000
 
 
 def refuse_sequence(parameters: Mapping[str, Parameter]) -> None:

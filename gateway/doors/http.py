@@ -74,7 +74,7 @@ class HttpDoor:
         if len(parts) == 1:
             return Target(form, parts[0], None, read_json)
         if len(parts) == 3 and parts[1] == "versions":
-            return Target(form, parts[0], parts[2], read_json)
+            return Target(form, parts[0], parts[2])
         return None
 
     async def _other(self, target: Target | None, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Union
 
 import msgspec
+import numpy as np
 
 from gateway.doors import json_body
 from gateway.doors.answer import PlainAnswer, PlannedAnswer, WantedOutput
@@ -21,7 +22,7 @@ from turnout.core import json_tensor
 from turnout.core.errors import InvalidInput
 from turnout.core.request import AnswerWriter, Parameter
 from turnout.core.signature import TensorSpec, check_shape, unknown_datatype
-from turnout.core.tensor import MAX_RANK, Datatype, Tensor, TensorMap
+from turnout.core.tensor import DTYPES, MAX_RANK, Datatype, Tensor, TensorMap
 
 BINARY_DATA: Final = "binary_data"
 BINARY_DATA_OUTPUT: Final = "binary_data_output"
@@ -157,7 +158,8 @@ def _typed(text: bytes, nesting: int) -> InferRequest | None:
             if sent.parameters or sent.name in inputs:
                 return None
             datatype = _TYPED[type(sent)]
-            inputs[sent.name] = Tensor(datatype, json_tensor.array_of(datatype, data).reshape(shape))
+            array = json_tensor.texts_of(data) if datatype is Datatype.BYTES else np.array(data, DTYPES[datatype])
+            inputs[sent.name] = Tensor(datatype, array.reshape(shape))
     except (ValueError, OverflowError, RecursionError):
         return None
     if not document.outputs and not document.parameters:

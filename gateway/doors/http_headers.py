@@ -23,7 +23,8 @@ class Headers(msgspec.Struct, gc=False, frozen=True):
 
     def get(self, name: str) -> str | None:
         """Return the value of a header by its name as text, or None."""
-        return self.text(name.encode("latin-1", "replace"))
+        value = self.raw.get(name.encode("latin-1", "replace"))
+        return None if value is None else value.decode("latin-1")
 
     def text(self, name: bytes) -> str | None:
         """Return one header's text, or None."""

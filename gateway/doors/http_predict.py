@@ -20,7 +20,7 @@ from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH,
 from gateway.doors.interface import Answer, Backend
 from gateway.doors.request_body import Body, BodyIntake
 from gateway.pressure import Holding
-from turnout.core.clock import monotonic_s
+from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Internal, TurnoutError
 from turnout.core.request import AnswerWriter, Parameter, Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
@@ -69,7 +69,10 @@ class Form(Protocol):
 
 
 class Target:
-    """What a path asks for: a route, perhaps a version, in a form. `read_json` reads plain JSON bodies of the form."""
+    """What a path asks for: a route, perhaps a version, in a form.
+
+    `read_json` reads plain JSON bodies of a route, where the form needs nothing else for that.
+    """
 
     __slots__ = ("form", "read_json", "route", "version")
 
@@ -115,21 +118,16 @@ class Exchange(msgspec.Struct, eq=False):
             specs = self.backend.describe(target.route, self.version).inputs
         return lambda body: target.form.read(body, headers, specs)
 
-    def read(self, body: bytes) -> ReadBody:
-        """Decode a small body at once. Raises InvalidInput, NotFound, NotReady."""
-        target = self.target
-        if target.read_json is None or target.version is not None or JSON_LENGTH in self.headers.raw:
-            return self.reader()(body)
-        return target.read_json(body)
-
     def ask(self, body: ReadBody) -> Answer:
         """Hand the request to the gateway. Raises InvalidInput, and what the gateway refuses it with."""
         headers, raw, parameters = self.headers, self.headers.raw, body.parameters
         deadline = trace = None
         if parameters:
             refuse_sequence(parameters)
-        if parameters or DEADLINE_MS in raw:
             deadline = caller_deadline(headers.text(DEADLINE_MS), parameters, self.received_s)
+        elif DEADLINE_MS in raw:
+            left_s = deadline_header_s(raw[DEADLINE_MS].decode("latin-1"))
+            deadline = Deadline(self.received_s + left_s) if left_s is not None else None
         if TRACEPARENT in raw:
             trace = accepted(raw[TRACEPARENT].decode("latin-1"))
         self.request = request = PredictRequest(
@@ -189,7 +187,11 @@ class Predictions:
         """Answer one request whose body is here, if nothing has to be waited for; else return who answers it."""
         exchange = self._exchange(target, headers)
         try:
-            answer = exchange.ask(exchange.read(body))
+            if target.read_json is None or JSON_LENGTH in headers.raw:
+                read = exchange.reader()(body)
+            else:
+                read = target.read_json(body)
+            answer = exchange.ask(read)
             if not isinstance(answer, Prediction):
                 return self._rest(exchange, answer, len(body))
             response = exchange.response(answer)
@@ -197,7 +199,7 @@ class Predictions:
             return exchange.refusal(error)
         except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
             return exchange.refusal(_unforeseen(exchange))
-        if _is_packed(response, headers):
+        if len(response.body) >= PACK_FROM_BYTES and wants_gzip(headers):
             return self._rest(exchange, answer, 0)
         return response
 
@@ -231,7 +233,9 @@ class Predictions:
             await send(end(shed.body))
 
     def _exchange(self, target: Target, headers: Headers) -> Exchange:
-        return Exchange(self._backend, target, headers, request_id(headers.text(REQUEST_ID)), monotonic_s())
+        offered = headers.raw.get(REQUEST_ID)
+        identity = request_id(None if offered is None else offered.decode("latin-1"))
+        return Exchange(self._backend, target, headers, identity, monotonic_s())
 
     def _rest(self, exchange: Exchange, answer: Answer, size: int) -> App:
         holding = self._intake.holding()
@@ -255,7 +259,7 @@ class Predictions:
             if not isinstance(answer, Prediction):
                 answer = await caller.awaits(scope, receive, answer)
             response = exchange.response(answer)
-            if _is_packed(response, exchange.headers):
+            if len(response.body) >= PACK_FROM_BYTES and wants_gzip(exchange.headers):
                 response = response.packed(await self._intake.run(pack, response.body))
         except TurnoutError as error:
             response = exchange.refusal(error)
@@ -271,10 +275,6 @@ class Predictions:
         if not caller.gone:
             await send(start(response.status, pairs_of(response.lines)))
             await send(end(response.body))
-
-
-def _is_packed(response: Response, headers: Headers) -> bool:
-    return len(response.body) >= PACK_FROM_BYTES and wants_gzip(headers)
 
 
 def _unforeseen(exchange: Exchange) -> Internal:

@@ -45,7 +45,7 @@ class WholeRequests:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._renew()
             return False
-        headers = {name.lower(): value for name, value in received.items()}
+        headers = dict(zip(map(bytes.lower, received), received.values(), strict=True))
         length = self._length(headers)
         # A header line that is not in the container was there twice: what counts then is not for here.
         if length == 0 or len(headers) != lines - 1:

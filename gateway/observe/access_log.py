@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
@@ -10,6 +11,7 @@ import msgspec
 
 from gateway.observe.line_writer import LineWriter
 from gateway.observe.metrics import DROPPED_ACCESS_LOG, Metrics
+from turnout.core.status import Outcome
 from turnout.core.traceparent import trace_id
 
 _LOG: Final = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class AccessRecord(msgspec.Struct, gc=False, omit_defaults=True):
     version: str
     arm: str
     generation: int
-    outcome: str
+    outcome: Outcome
     rows: int
     duration_us: int
     predict_us: int
@@ -60,14 +62,12 @@ class AccessLog:
     def __init__(self, fd: int, metrics: Metrics, *, sample: int = ALL) -> None:
         self._sample = sample
         self._writer = LineWriter(fd, _Lines(), metrics.dropped(DROPPED_ACCESS_LOG).add)
+        # Hands a record to the writer, or drops and counts it.
+        self.write: Callable[[AccessRecord], None] = self._writer.offer
 
     def wants(self, request_id: str, *, failed: bool) -> bool:
         """Tell whether a request is to be logged."""
         return self._sample >= ALL or failed or crc32(request_id.encode()) % ALL < self._sample
-
-    def write(self, record: AccessRecord) -> None:
-        """Hand a record to the writer, or drop and count it."""
-        self._writer.offer(record)
 
     def close(self, within_s: float = 1.0) -> None:
         """Write what is left, giving up after `within_s`: a reader that has stopped does not hold up the exit."""
@@ -82,8 +82,13 @@ class _Lines:
         self._text = ""
 
     def __call__(self, record: AccessRecord) -> bytes:
-        if isinstance(record.time, float):
-            record.time = self._time(record.time)
+        at_s = record.time
+        if isinstance(at_s, float):
+            second = int(at_s)
+            if second != self._second:
+                self._second = second
+                self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            record.time = f"{self._text}.{int((at_s - second) * 1000):03d}Z"
         if record.trace_id is not None:
             record.trace_id = trace_id(record.trace_id)
         if len(record.error) > _LONGEST_ERROR:
@@ -96,10 +101,3 @@ class _Lines:
             record.route = record.route.encode(errors="replace").decode()
             record.error = record.error.encode(errors="replace").decode()
             return _ENCODER.encode(record) + b"\n"
-
-    def _time(self, at_s: float) -> str:
-        second = int(at_s)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((at_s - second) * 1000):03d}Z"

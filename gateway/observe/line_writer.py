@@ -35,13 +35,15 @@ class LineWriter(Generic[T]):
         self._in_hand = 0
         self._told = 0
         self._wake = threading.Event()
+        self._waits = False  # for a wake; a plain flag costs less to look at than the event
+        self._closed = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
         self._thread.start()
 
     def offer(self, item: T) -> None:
         """Hand an item over, or drop and count it. Once closed it takes nothing more."""
-        if self._stop.is_set():
+        if self._closed:
             return
         if self._failed != self._told:
             self._tell_failed()
@@ -49,13 +51,15 @@ class LineWriter(Generic[T]):
             self._dropped(1)
             return
         self._items.append(item)
-        if not self._wake.is_set():
+        if self._waits:
+            self._waits = False
             self._wake.set()
 
     def close(self, within_s: float) -> None:
         """Write what waits, at most `within_s` long, and count what could not be written."""
-        if self._stop.is_set():
+        if self._closed:
             return
+        self._closed = True
         self._stop.set()
         self._wake.set()
         self._thread.join(within_s)
@@ -70,9 +74,12 @@ class LineWriter(Generic[T]):
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._wake.wait()
-            self._stop.wait(GATHER_S)
             self._wake.clear()
+            self._waits = True  # whoever offers from here on sees it; what was offered before is seen below
+            if not self._items:
+                self._wake.wait()
+            self._waits = False
+            self._stop.wait(GATHER_S)
             self._write_waiting()
 
     def _write_waiting(self) -> None:

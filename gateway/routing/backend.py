@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gateway.doors.interface import Answer, IndexEntry, ModelDescription, Timing, VersionStatistics
+from gateway.doors.interface import IndexEntry, ModelDescription, Timing, VersionStatistics
 from gateway.observe import statistics
 from gateway.observe.metrics import Metrics
 from gateway.routing import described
@@ -13,8 +13,7 @@ from gateway.routing.table import CompiledRoute, Table
 from gateway.serving.pool import Pool
 from gateway.serving.served_version import ServedVersion
 from gateway.serving.stages import Stage
-from turnout.core.errors import NotReady, TurnoutError
-from turnout.core.request import PredictRequest
+from turnout.core.errors import NotReady
 from turnout.core.signature import Signature
 
 _LOADED = frozenset({Stage.READY, Stage.LOST})
@@ -30,19 +29,13 @@ class GatewayBackend:
         self._metrics = metrics
         self.pressure = pool.pressure
         self.shed = Shedding(router, pool.pressure).shed
+        self.predict = router.predict
+        self.refused = router.refused
 
     @property
     def generation(self) -> int:
         """The generation that last changed routes; 0 before the first snapshot."""
         return self._router.table.generation if self._router.table is not None else 0
-
-    def predict(self, request: PredictRequest) -> Answer:
-        """Route, run and record one request."""
-        return self._router.predict(request)
-
-    def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
-        """Record a request that the door refused before it could be routed."""
-        self._router.refused(route, protocol, error, request_id, received_s)
 
     def describe(self, name: str, version: int | None) -> ModelDescription:
         """Return metadata of a route, or of one version of a model. Raises NotFound, NotReady."""

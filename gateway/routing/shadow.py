@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Generator
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -16,7 +17,6 @@ from gateway.observe.metrics import DROPPED_SHADOW, Metrics
 from gateway.routing.compare import Verdict, verdicts
 from gateway.routing.table import ShadowArm, Table
 from gateway.serving.loading import Call
-from turnout.core.bucket import bucket
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import TurnoutError
 from turnout.core.request import PredictRequest
@@ -89,7 +89,7 @@ class Shadows:
 
     def offer(self, arm: ShadowArm, request: PredictRequest, answer: TensorMap, rows: int | None) -> None:
         """Copy a request that the champion has answered, if it is in the sample; never waits."""
-        if arm.sample < BUCKETS and bucket(f"shadow:{arm.route}", request.request_id) >= arm.sample:
+        if arm.sample < BUCKETS and crc32(request.request_id.encode(), arm.seed) % BUCKETS >= arm.sample:
             return
         size = sum(tensor.nbytes for tensor in (*request.inputs.values(), *answer.values()))
         copy = _Copy(arm, request.inputs, answer, rows, request.request_id, request.traceparent, size)

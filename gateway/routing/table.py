@@ -6,6 +6,7 @@ Thousands of routes take seconds to compile: it is done in slices, so that the d
 import asyncio
 import logging
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -82,9 +83,9 @@ class Rescue:
 
 
 class ShadowArm:
-    """A version that gets copies of a route's requests."""
+    """A version that gets copies of a route's requests. `seed` makes each route's sample its own."""
 
-    __slots__ = ("compare", "deadline_s", "route", "sample", "target")
+    __slots__ = ("compare", "deadline_s", "route", "sample", "seed", "target")
 
     def __init__(
         self, route: str, target: Target, sample: int, compare: dict[str, Comparison], deadline_s: float
@@ -92,6 +93,7 @@ class ShadowArm:
         self.route = route
         self.target = target
         self.sample = sample
+        self.seed = crc32(route.encode())
         self.compare = compare
         self.deadline_s = deadline_s
 

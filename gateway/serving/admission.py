@@ -159,7 +159,7 @@ class Admission:
         crowded = self.waiting_rows > 0 or self.running >= self.in_flight
         if crowded is not self._crowded:
             self._crowded = crowded
-            self._pressure.crowded += 1 if crowded else -1
+            self._pressure.crowd(1 if crowded else -1)
 
 
 def _whole(seconds: float) -> int:

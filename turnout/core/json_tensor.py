@@ -175,18 +175,18 @@ def non_finite(tensor: Tensor, name: str) -> ModelFault:
     return ModelFault(f"tensor '{name}': element {index} of the answer is not finite, and JSON was asked for")
 
 
-def array_of(datatype: Datatype, flat: list[Any]) -> Array:
-    """Return decoded elements as an array. Raises OverflowError for a UINT64 beyond its range."""
-    if datatype is Datatype.BYTES:
-        elements = np.empty(len(flat), dtype=object)
-        elements[:] = [None if text is None else text.encode() for text in flat]
-        return elements
-    return np.array(flat, DTYPES[datatype])  # None becomes NaN here
+def texts_of(flat: list[str | None]) -> Array:
+    """Return decoded strings as the elements of a BYTES tensor."""
+    elements = np.empty(len(flat), dtype=object)
+    elements[:] = [None if text is None else text.encode() for text in flat]
+    return elements
 
 
 def _array(name: str, datatype: Datatype, flat: list[Any]) -> Array:
+    if datatype is Datatype.BYTES:
+        return texts_of(flat)
     try:
-        return array_of(datatype, flat)
+        return np.array(flat, DTYPES[datatype])  # None becomes NaN here
     except OverflowError as error:
         index = next(index for index, value in enumerate(flat) if value > _UINT64_MAX)
         raise out_of_range(name, index, datatype) from error

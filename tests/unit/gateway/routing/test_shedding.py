@@ -75,7 +75,9 @@ async def test_a_full_process_sheds_every_route(plane):
     await plane.serve({"m@1": FakeModel()}, route("m", "m@1", fallback=(Fallback("value", {"label": 0}),)))
     pressure = plane.backend.pressure
     pressure.requests = 1 << 20
+    pressure.look()
     assert shed(plane, "m").version is None
     assert plane.count("turnout_requests_total", route="m", arm="none", outcome="overloaded") == 1
     pressure.requests = 0
+    pressure.look()
     assert shed(plane, "m") is None
