@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from gateway.caller_sockets import keep_alive
 from turnout.core.clock import Deadline
 
 # Longer than clients keep idle connections in their pools: a server that closes first races their next request.
@@ -54,6 +55,7 @@ class HttpServer(uvicorn.Server):
         self.lifespan = self.config.lifespan_class(self.config)
         await self.lifespan.startup()
         self._listener = sock
+        keep_alive(sock)
         # The loop's server closes its own copy: what is in the queue by then is still ours to take.
         listening = await asyncio.get_running_loop().create_server(
             self._protocol, sock=sock.dup(), backlog=self.config.backlog

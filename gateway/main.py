@@ -20,6 +20,7 @@ from gateway.config import ProcessConfig
 from gateway.doors.grpc import GrpcDoor
 from gateway.doors.http import HttpDoor
 from gateway.doors.prediction_lane import protocol_for
+from gateway.files import allow_many_files, within_files
 from gateway.http_server import HttpServer
 from gateway.observe.access_log import AccessLog, open_log
 from gateway.observe.log_handler import BoundedLogHandler
@@ -156,12 +157,13 @@ class _Doors:
 
     def __init__(self, config: ProcessConfig, backend: GatewayBackend) -> None:
         settings = config.gateway
+        limits = within_files(settings.limits, allow_many_files())
         self._config = config
-        door = HttpDoor(backend, settings.limits, repository_control=settings.repository_control)
-        self._http = HttpServer(door, protocol_for(door, backend, settings.limits), lifespan=True)
+        door = HttpDoor(backend, limits, repository_control=settings.repository_control)
+        self._http = HttpServer(door, protocol_for(door, backend, limits), lifespan=True)
         self._grpc = GrpcDoor(
             backend,
-            settings.limits,
+            limits,
             repository_control=settings.repository_control,
             max_connection_age_s=settings.drain_seconds * _CONNECTION_AGE_SHARE,
         )

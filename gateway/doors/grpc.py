@@ -29,6 +29,7 @@ INFERENCE: Final = "inference.GRPCInferenceService"
 # Version 1 of reflection has the messages of its alpha under another name.
 REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
+_SILENT_MS: Final = 30_000
 _LOOK_EVERY_S: Final = 0.05
 # grpcio asks a connection to move when it is up to a tenth older than it was told.
 _AGE_JITTER: Final = 1.15
@@ -131,6 +132,10 @@ class GrpcDoor:
             ("grpc.max_metadata_size", limits.header_bytes),
             ("grpc.absolute_max_metadata_size", limits.header_bytes),
             ("grpc.max_concurrent_streams", limits.connection_calls),
+            ("grpc.max_allowed_incoming_connections", limits.connections),
+            # A connection that is half open is found out, and its calls are cancelled.
+            ("grpc.keepalive_time_ms", _SILENT_MS),
+            ("grpc.keepalive_timeout_ms", _SILENT_MS),
             # A connection that never says it speaks HTTP/2 is closed.
             ("grpc.server_handshake_timeout_ms", max(1, int(limits.header_s * 1000))),
         ]

@@ -15,6 +15,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.caller_sockets import has_left
 from gateway.doors.caller import LOST, Receive, Scope, Send
 from gateway.doors.envelope import request_id
 from gateway.doors.http_answer import end, error_parts, our_headers, start
@@ -22,10 +23,15 @@ from gateway.doors.http_headers import CONTENT_LENGTH, REQUEST_ID, Headers
 from gateway.doors.interface import Backend
 from gateway.limits import Limits
 from turnout.core.clock import monotonic_s
-from turnout.core.errors import DeadlineExceeded, InvalidInput, Overloaded, TooLarge, TurnoutError
+from turnout.core.errors import DeadlineExceeded, InvalidInput, NotReady, Overloaded, TooLarge, TurnoutError
 
 _HEADER_EXTRA_BYTES: Final = 4  # colon, space, line end
 _PROTOCOL: Final = "http"
+# So many connections beyond the bound are told why they are refused, and get so long to hear it.
+_TURNED_AWAY: Final = 64
+_TURNING_AWAY_S: Final = 1.0
+# So often a connection that is not read is asked whether its caller has left.
+_LOOK_S: Final = 0.1
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
@@ -89,15 +95,31 @@ class DoorProtocol(HttpToolsProtocol):
         self._heading_timer: asyncio.TimerHandle | None = None
         self._writing_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._leaving_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request; a connection too many is told so, and closed."""
         super().connection_made(transport)
-        self._await_heading()
+        if len(self.connections) <= self.limits.connections:
+            self._await_heading()
+        else:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        self._refused = True
+        identity, error = request_id(None), NotReady("there are too many connections; come back later")
+        self.backend.refused("", _PROTOCOL, error, identity, monotonic_s())
+        if len(self.connections) > self.limits.connections + _TURNED_AWAY:
+            self.transport.abort()
+            return
+        # Closed at once it would be reset under the request that comes, and the refusal lost.
+        self.transport.write(self._error_bytes(error, identity))
+        self.transport.write_eof()
+        self._linger_timer = self.loop.call_later(_TURNING_AWAY_S, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this caller."""
-        for timer in (self._heading_timer, self._writing_timer, self._linger_timer):
+        for timer in (self._heading_timer, self._writing_timer, self._linger_timer, self._leaving_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -161,6 +183,8 @@ class DoorProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope).update(headers=headers, extensions=self._extensions)
         super().on_headers_complete()
         self.headers = []  # what comes now is behind the body: it must not change what the request said
+        if self._leaving_timer is None:
+            self._look_whether_left()
 
     def on_message_complete(self) -> None:
         """End a body."""
@@ -238,9 +262,25 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _tell_when_lost(self, callback: Callable[[], None] | None) -> None:
         self._on_lost = callback
-        if callback is not None and self.transport.is_closing():
+        if callback is None:
+            return
+        if self.transport.is_closing():
             self._disconnect()
             callback()
+        elif not self.pipeline:
+            self.flow.resume_reading()  # a caller that leaves is seen by reading; the body is here
+        else:
+            self._look_whether_left()
+
+    def _look_whether_left(self) -> None:
+        """End a connection whose caller has left: behind pipelined requests nothing is read, so nothing tells."""
+        self._leaving_timer = None
+        if self._on_lost is None or not self.flow.read_paused or self.transport.is_closing():
+            return
+        if has_left(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+        else:
+            self._leaving_timer = self.loop.call_later(_LOOK_S, self._look_whether_left)
 
     def _disconnect(self) -> None:
         """Have nothing more said to the request that is served: uvicorn tells only the last one that came."""

@@ -285,3 +285,18 @@ async def test_the_servers_own_overload_is_in_our_form(monkeypatch):
         assert (status, headers["retry-after"]) == (429, "1")
         assert document["error"].startswith("too many connections")
         assert [error.code for _, _, error in door.backend.refusals] == ["overloaded"]
+
+
+async def test_connections_are_bounded():
+    """One too many is told so and closed, and counted; when another has left there is room again."""
+    async with Door(Limits(connections=2)) as door:
+        first = await door.send(infer())
+        second = await door.connect()
+        assert (await read_answer(first[0]))[0] == 200
+        reader, _ = await door.send(infer())
+        assert await read_refusal(reader, 503) == "there are too many connections; come back later"
+        assert [(route, error.code) for route, _, error in door.backend.refusals] == [("", "not_ready")]
+        second[1].close()
+        await eventually_async(lambda: door.server.connections == 1)
+        third = await door.send(infer())
+        assert (await read_answer(third[0]))[0] == 200
