@@ -8,13 +8,12 @@ does not start or answers wrongly fails the run. The gateway stands in the same 
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench import workload
 from bench.campaign.harness import ROOT, Campaign, run
 from bench.speed import page, workloads
-from bench.speed.bars import hold_peers, hold_trust, tell_load
+from bench.speed.bars import hold_peers, hold_trust, tell_programs
 from bench.speed.configs import OFF, ON
 from bench.speed.cores import stay_beside
 from bench.speed.peers import PEERS, native_rows, running, version
@@ -26,7 +25,7 @@ from bench.speed.table import GRPC, HTTP, Cell, Entry, measure
 def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
     """Measure every server with the same rows and hold the ratios against their bars."""
     stay_beside()
-    tell_load(campaign)
+    tell_programs(campaign)
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as started:
         folder = Path(temporary)
         model = workload.write_model(folder / "models")
@@ -41,7 +40,7 @@ def check(campaign: Campaign, arguments: argparse.Namespace) -> None:
             http[peer.name] = Entry(server, HTTP, asked, path=peer.path)
             if peer.grpc:
                 grpc[peer.name] = Entry(server, GRPC, raw)
-        campaign.note("versions", {peer.name: version(peer) for peer in PEERS})
+        campaign.note("versions of peers", {peer.name: version(peer) for peer in PEERS})
         ours, its = _ours(started, folder, model, one, raw)
         cells = [
             *_measure(workloads.HTTP_ROW, {**ours, **http}, arguments),
@@ -71,8 +70,8 @@ def _entry(server: Server, door: str, requests: Requests) -> Entry:
 
 
 def _measure(name: str, entries: dict[str, Entry], arguments: argparse.Namespace) -> list[Cell]:
-    clients: Sequence[int] = (32,) if arguments.quick else (1, 32)
-    return measure(name, entries, clients, rounds=arguments.rounds, seconds=arguments.seconds)
+    rounds = dict.fromkeys((32,) if arguments.quick else (1, 32), arguments.rounds)
+    return measure(name, entries, rounds, seconds=arguments.seconds)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The bars that the speed tables are held against, and what makes a table trustworthy. Judges; measures nothing."""
 
+import importlib.metadata
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ SPARK = 0.6
 OVERHEAD_US = (150.0, 500.0)
 OVERHEAD_BESIDE_US = 3000.0
 CLIENTS = 32
+_LIBRARIES = ("onnxruntime", "numpy", "scikit-learn", "pyspark", "uvicorn", "uvloop", "httptools", "orjson", "grpcio")
 
 
-def tell_load(campaign: Campaign) -> None:
-    """Note which load programs run. Raises FileNotFoundError where one is missing."""
+def tell_programs(campaign: Campaign) -> None:
+    """Note which load programs and libraries run. Raises FileNotFoundError where a program is missing."""
     wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split("\n", 1)[0]
     h2load = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     campaign.note("load", [wrk, h2load])
+    campaign.note("versions", {name: importlib.metadata.version(name) for name in _LIBRARIES})
 
 
 def hold_trust(campaign: Campaign, cells: Sequence[Cell]) -> None:

@@ -105,11 +105,10 @@ class Cell(msgspec.Struct):
         return statistics.median(self.ratios(server, other))
 
 
-def measure(
-    workload: str, entries: Mapping[str, Entry], clients: Sequence[int], *, rounds: int, seconds: int
-) -> list[Cell]:
+def measure(workload: str, entries: Mapping[str, Entry], rounds: Mapping[int, int], *, seconds: int) -> list[Cell]:
     """Check all answers, run every server in turn, round after round, and check the answers again.
 
+    `rounds` says with how many clients to measure, and in how many rounds each.
     Raises ValueError when an answer is wrong before the runs.
     """
     wrong = [why for entry in entries.values() for why in entry.check()]
@@ -117,9 +116,9 @@ def measure(
         raise ValueError(f"{workload}: {wrong[:3]}")
     for entry in entries.values():
         entry.send(_WARM_CLIENTS, _WARM_S, 0)
-    cells = [Cell(workload, count, {name: [] for name in entries}) for count in clients]
+    cells = [Cell(workload, clients, {name: [] for name in entries}) for clients in rounds]
     for cell in cells:
-        for turn in range(rounds):
+        for turn in range(rounds[cell.clients]):
             for name in rotated(list(entries), turn):
                 cell.runs[name].append(_run(entries[name], cell.clients, seconds, turn))
         print(line(cell), flush=True)

@@ -25,7 +25,7 @@ def test_the_gateway_counts_what_the_load_counts(shared, door):
     asked = json_rows(ROWS, EXPECTED) if door == HTTP else messages()
     server = Server(ON, shared.process.pid, shared.http, shared.grpc, shared.metrics, client(ON))
     entry = Entry(server, door, asked, path="/v2/models/one/infer", route="one")
-    (cell,) = measure("short", {ON: entry}, [4], rounds=1, seconds=1)
+    (cell,) = measure("short", {ON: entry}, {4: 1}, seconds=1)
     (run,) = cell.runs[ON]
     assert [why for why in run.wrong if not why.startswith("void")] == []
     assert run.requests <= run.grown["ok"] <= run.requests + 4
