@@ -131,4 +131,4 @@ class Holding:
     def release(self) -> None:
         """Hold nothing any more."""
         size, self.size = self.size, 0
-        self._pressure.release(size)
+        self._pressure.hold(-size)

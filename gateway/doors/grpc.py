@@ -29,6 +29,8 @@ INFERENCE: Final = "inference.GRPCInferenceService"
 # Version 1 of reflection has the messages of its alpha under another name.
 REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
+# So many messages are received at once in any case.
+_RECEIVING: Final = 16
 _SILENT_MS: Final = 30_000
 _LOOK_EVERY_S: Final = 0.05
 # grpcio asks a connection to move when it is up to a tenth older than it was told.
@@ -71,7 +73,14 @@ class GrpcDoor:
         """Serve on a port, 0 for any, and return it. Raises OSError when it cannot be bound."""
         limits = self._limits
         options = self._options(reuse_port=reuse_port)
-        server = CoreServer(options, self._accept, body_s=limits.body_s, write_s=limits.write_s)
+        server = CoreServer(
+            options,
+            self._accept,
+            body_s=limits.body_s,
+            write_s=limits.write_s,
+            receiving=max(_RECEIVING, limits.held_bytes // limits.message_bytes),
+            hold=self._backend.pressure.hold,
+        )
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._port = server.bind(address)
         if not self._port:

@@ -141,9 +141,11 @@ class Work:
 
 
 def brought(core: CoreCall, message: bytes | None) -> bytes:
-    """Return the one message of a call. Raises DeadlineExceeded or InvalidInput when there is none."""
+    """Return the one message of a call. Raises DeadlineExceeded, Overloaded or InvalidInput when there is none."""
     if message is not None:
         return message
+    if core.crowded_out:
+        raise Overloaded("too many messages are being received, and this one took too long")
     if core.late:
         raise DeadlineExceeded("the request message did not arrive in time")
     raise InvalidInput("request message: there is none, or it cannot be read")

@@ -9,6 +9,7 @@ methods or errors. All of it runs on the loop but `_watch`.
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -28,6 +29,12 @@ _SWEEP_S: Final = 1.0
 # A connection needs so long to close after its last call was cut, at most, and this share of the time to stop in.
 _CUT_S: Final = 5.0
 _CUT_SHARE: Final = 0.5
+# While others wait, a message that takes so long is given up.
+_HOGGING_S: Final = 1.0
+# A caller that has left shows within so long.
+_SETTLED_S: Final = 0.05
+# Smaller answers than this are not counted: there are at most as many as calls.
+_COUNTED_BYTES: Final = 16 * 1024
 _NOW: Final = 0.0  # a deadline that is over
 _NEVER_S: Final = 1e12  # grpcio names a far future where a caller set no deadline
 _NO_FLAGS: Final = 0
@@ -50,14 +57,26 @@ class CoreServer:
     """A server of grpcio's core whose calls come to `accept`, on the loop that started it.
 
     `body_s` is how long the message of a call with one message may take to come, `write_s` how long a caller may
-    take to fetch the end of its call.
+    take to fetch the end of its call. At most `receiving` such messages are received at once: how much of one has come
+    cannot be known. While others wait for that, one that takes over a second is given up. `hold` is told the bytes of
+    big messages that wait to be fetched, and again, negative, when they are not held any more.
     """
 
     def __init__(
-        self, options: Sequence[tuple[str, int]], accept: "Callable[[CoreCall], None]", *, body_s: float, write_s: float
+        self,
+        options: Sequence[tuple[str, int]],
+        accept: "Callable[[CoreCall], None]",
+        *,
+        body_s: float,
+        write_s: float,
+        receiving: int,
+        hold: Callable[[int], None],
     ) -> None:
         self.awaited: dict[CoreCall, float] = {}
         self.ending: dict[CoreCall, float] = {}
+        self.hold = hold
+        self._receiving = receiving
+        self._postponed: deque[CoreCall] = deque()
         self._accept = accept
         self._body_s = body_s
         self._write_s = write_s
@@ -103,6 +122,20 @@ class CoreServer:
         """Begin operations of a call; `then` gets their event once all have ended."""
         call.start_server_batch(operations, then)
         self._due += 1
+
+    def receive(self, call: "CoreCall") -> None:
+        """Receive the one message of a call, in its turn."""
+        if len(self.awaited) < self._receiving:
+            self.awaited[call] = monotonic_s()
+            call.begin_receiving()
+        else:
+            self._postponed.append(call)
+
+    def received(self, call: "CoreCall") -> None:
+        """Note that a message is awaited no more, and let the next ones come."""
+        self.awaited.pop(call, None)
+        while self._postponed and len(self.awaited) < self._receiving:
+            self.receive(self._postponed.popleft())
 
     async def _cut(self, within_s: float) -> None:
         self._core.cancel_all_calls()
@@ -159,9 +192,13 @@ class CoreServer:
         """End calls whose message does not come, or whose end is not fetched."""
         now_s = monotonic_s()
         for call in _older(self.awaited, now_s - self._body_s):
-            call.give_up()
+            call.give_up(late=True)
+        if self._postponed:
+            for call in _older(self.awaited, now_s - _HOGGING_S)[: len(self._postponed)]:
+                call.give_up(late=False)
         for call in _older(self.ending, now_s - self._write_s):
             del self.ending[call]
+            call.let_go()
             call.cut()
         self._sweeping = self._loop.call_later(min(_SWEEP_S, self._body_s, self._write_s), self._sweep)
 
@@ -169,16 +206,18 @@ class CoreServer:
 class CoreCall:
     """One call: its method and the caller's metadata. `over` once nothing can be sent any more.
 
-    `late`: its message did not come in time.
+    `late`: its message did not come in time. `crowded_out`: it was not waited for, since others waited.
     """
 
     __slots__ = (
         "_announced",
         "_call",
+        "_held",
         "_left",
         "_received",
         "_server",
         "_until_s",
+        "crowded_out",
         "late",
         "metadata",
         "method",
@@ -194,6 +233,8 @@ class CoreCall:
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.over = False
         self.late = False
+        self.crowded_out = False
+        self._held = 0
         self._announced = False
         self._received: Received | None = None
         self._left: Callable[[], object] | None = None
@@ -207,8 +248,27 @@ class CoreCall:
         """Have `then` called with the next message, or None; `timed` unless the caller may take as long as it likes."""
         self._received = then
         if timed:
-            self._server.awaited[self] = monotonic_s()
+            self._server.receive(self)
+        else:
+            self.begin_receiving()
+
+    def begin_receiving(self) -> None:
+        """Let the message come."""
         self._server.begin(self._call, (_ReceiveMessage(_NO_FLAGS),), self._came)
+
+    def settle(self, then: Callable[[bool], object]) -> None:
+        """Have `then` told, once, whether the caller has left; to be asked when there is no message."""
+        left = False
+
+        def tell(*, gone: bool) -> None:
+            nonlocal left
+            if not left:
+                left = True
+                timer.cancel()
+                then(gone)
+
+        timer = asyncio.get_running_loop().call_later(_SETTLED_S, lambda: tell(gone=False))
+        self.watch(lambda: tell(gone=True))
 
     def watch(self, left: Callable[[], object]) -> None:
         """Have `left` called if the caller leaves before the end of the call."""
@@ -225,8 +285,15 @@ class CoreCall:
         """Send a message of a stream; `then` is called once there is room for the next."""
         if self.over:
             then()
-        else:
-            self._server.begin(self._call, (_SendMessage(message, _NO_FLAGS),), lambda _: then())
+            return
+        hold, size = self._server.hold, len(message)
+
+        def sent(_: Any) -> None:
+            hold(-size)
+            then()
+
+        hold(size)
+        self._server.begin(self._call, (_SendMessage(message, _NO_FLAGS),), sent)
 
     def finish(
         self, metadata: Metadata, message: bytes | None, code: int, text: str = "", trailing: Metadata | None = None
@@ -240,6 +307,9 @@ class CoreCall:
             operations.append(_SendMetadata(metadata, _NO_FLAGS))
         if message is not None:
             operations.append(_SendMessage(message, _NO_FLAGS))
+            if len(message) > _COUNTED_BYTES:
+                self._held = len(message)
+                self._server.hold(self._held)
         if self._left is None:
             operations.append(_ReceiveClose(_NO_FLAGS))
         server = self._server
@@ -259,16 +329,22 @@ class CoreCall:
         self.over = True
         self._call.cancel()
 
-    def give_up(self) -> None:
-        """Wait no longer for the message."""
-        self.late = True
+    def give_up(self, *, late: bool) -> None:
+        """Wait no longer for the message: it took all its time, or others wait."""
+        self.late, self.crowded_out = late, not late
         self._take(None)
+
+    def let_go(self) -> None:
+        """Count the answer's bytes no more."""
+        if self._held:
+            self._server.hold(-self._held)
+            self._held = 0
 
     def _came(self, event: Any) -> None:
         self._take(event.batch_operations[0].message())
 
     def _take(self, message: bytes | None) -> None:
-        self._server.awaited.pop(self, None)
+        self._server.received(self)
         received, self._received = self._received, None
         if received is not None:
             self.attempt(received, self, message)
@@ -282,6 +358,8 @@ class CoreCall:
 
     def _ended(self, _: Any) -> None:
         self._server.ending.pop(self, None)
+        if self._held:
+            self.let_go()
 
 
 def _older(calls: dict[CoreCall, float], than_s: float) -> list[CoreCall]:

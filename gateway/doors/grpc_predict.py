@@ -143,11 +143,14 @@ class Predictions:
 
     def _infer(self, core: CoreCall, message: bytes | None) -> None:
         call = Call(core)
-        if self._pressure.presses and message is not None and self._shed(call, message):
+        if message is None:
+            self._settle(call)
+            return
+        if self._pressure.presses and self._shed(call, message):
             return
         exchange = Exchange(call, self._limits.message_bytes)
         try:
-            answer = self._begin(exchange, brought(core, message))
+            answer = self._begin(exchange, message)
             if not isinstance(answer, Prediction):
                 self._work.start(core, self._infer_later(call, exchange, answer))
                 return
@@ -156,6 +159,23 @@ class Predictions:
             self._refuse(call, exchange, error)
         else:
             call.answer(written, answer.generation, answer.version, answer.fallback)
+
+    def _settle(self, call: Call) -> None:
+        """End a call without a message: as left by its caller where that shows, else refused."""
+        core, exchange = call.core, Exchange(call, self._limits.message_bytes)
+
+        def ended(gone: bool) -> None:  # noqa: FBT001  the only thing that is told
+            try:
+                if gone:
+                    raise Cancelled("the caller left before its message came")
+                brought(core, None)
+            except TurnoutError as error:
+                self._refuse(call, exchange, error)
+
+        if core.late or core.crowded_out:
+            ended(False)
+        else:
+            core.settle(ended)
 
     def _shed(self, call: Call, message: bytes) -> bool:
         """Refuse a call for which there is no room by what its message begins with; tell whether it was refused."""
@@ -275,7 +295,7 @@ class Predictions:
         try:
             return await rest
         finally:
-            self._pressure.release(size)
+            self._pressure.hold(-size)
 
     async def _decoded(self, exchange: Exchange, infer: InferMessage, version: int | None) -> Prediction:
         try:

@@ -49,6 +49,6 @@ async def test_a_full_process_reads_no_messages():
         got = await client.infer(raw_request("m"))
         assert got.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert got.text == "1000 bytes of requests are held already"
-        behind.pressure.release(1000)
+        behind.pressure.hold(-1000)
         assert (await client.infer(raw_request("m"))).code is grpc.StatusCode.OK
     assert [(route, error.code) for route, _, error in behind.refusals] == [("", "overloaded")]

@@ -23,9 +23,9 @@ METADATA = [("one", "1")]
 
 
 @contextlib.asynccontextmanager
-async def serving(accept, *, body_s=WITHIN_S, write_s=WITHIN_S):
+async def serving(accept, *, body_s=WITHIN_S, write_s=WITHIN_S, receiving=16, hold=abs):
     """Serve calls with `accept`; yields the server and a channel to it."""
-    server = CoreServer(OPTIONS, accept, body_s=body_s, write_s=write_s)
+    server = CoreServer(OPTIONS, accept, body_s=body_s, write_s=write_s, receiving=16, hold=abs)
     port = server.bind("127.0.0.1:0")
     server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=NO_LIMITS) as channel:
@@ -84,7 +84,7 @@ async def test_metadata_that_is_not_utf_8_fills_no_log(caplog):
         seen.append(dict(core.metadata)["k"])
         core.finish(METADATA, None, 0)
 
-    server = CoreServer(OPTIONS, accept, body_s=WITHIN_S, write_s=WITHIN_S)
+    server = CoreServer(OPTIONS, accept, body_s=WITHIN_S, write_s=WITHIN_S, receiving=16, hold=abs)
     port = server.bind("127.0.0.1:0")
     server.start()
     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -213,7 +213,7 @@ async def test_stopping_leaves_nothing_behind():
 async def test_a_port_that_is_taken_is_port_zero():
     """Binding a port that is held tells so, and the server can be thrown away."""
     async with serving(answering) as (server, channel):
-        other = CoreServer(OPTIONS, answering, body_s=1, write_s=1)
+        other = CoreServer(OPTIONS, answering, body_s=1, write_s=1, receiving=16, hold=abs)
         port = server.bind("127.0.0.1:0")
         assert port
         assert other.bind(f"127.0.0.1:{port}") == 0
@@ -226,7 +226,7 @@ def test_a_process_ends_though_nobody_stopped_its_server():
         "import asyncio\n"
         "from gateway.doors.grpc_core import CoreServer\n"
         "async def main():\n"
-        "    server = CoreServer((), lambda core: None, body_s=1, write_s=1)\n"
+        "    server = CoreServer((), lambda core: None, body_s=1, write_s=1, receiving=16, hold=abs)\n"
         "    server.bind('127.0.0.1:0')\n"
         "    server.start()\n"
         "    raise SystemExit(3)\n"
