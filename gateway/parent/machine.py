@@ -247,6 +247,7 @@ class Machine:
                 {"pid": process.pid, "slot": process.slot, "listening": process.listening}
                 for process in self._fleet.processes
             ],
+            "workers": self._workers.pids(),
         }
 
     @property

@@ -106,6 +106,11 @@ class Workers:
             if worker.quarantined and worker.entry.model == model
         }
 
+    def pids(self) -> dict[str, int]:
+        """Return the process id of each worker that runs, by version."""
+        running = {version: worker.supervisor.pid for version, worker in self._workers.items()}
+        return {version: pid for version, pid in running.items() if pid is not None}
+
     async def pardon(self, version: str) -> str:
         """Start a worker for a quarantined version once more; return its socket. Raises LoadFailed.
 

@@ -5,7 +5,7 @@ import signal
 
 import httpx
 
-from bench.campaign import parent_kills, rolling_restart
+from bench.campaign import parent_kills, process_kills, rolling_restart, worker_stops
 from bench.campaign.harness import Campaign
 from bench.versions import write_spi
 from tests.waiting import eventually
@@ -38,6 +38,20 @@ def test_nothing_survives_a_parent_that_loads(tmp_path):
     eventually(lambda: any("javac" in command for command in machine.gateway.descendants().values()), 30)
     tally.take(machine)
     assert (tally.left, tally.ports) == ([], [])
+
+
+def test_kills_of_gateway_processes_cost_no_count(tmp_path):
+    """No sample falls or is missing in any scrape; what is counted is what was answered, and some of what broke."""
+    campaign = Campaign("process-kills", 1)
+    process_kills.prove(campaign, tmp_path, processes=2, kills=2, clients=4)
+    assert not _missed(campaign)
+
+
+def test_kills_and_stops_of_workers_cost_no_answer_its_own(tmp_path):
+    """With 40 calls in flight: nobody hangs, and every answer is that of its own rows."""
+    campaign = Campaign("worker-stops", 1)
+    worker_stops.prove(campaign, tmp_path, {"python": 2}, hits=2, steady_s=0.1)
+    assert [figure for figure in _missed(campaign) if not figure.name.endswith("seconds")] == []
 
 
 def test_a_restart_that_cannot_load_is_given_up(serve, turnout, folder):
