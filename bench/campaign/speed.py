@@ -13,9 +13,10 @@ from pathlib import Path
 
 from bench.campaign.harness import ROOT, Campaign, run
 from bench.speed import page, workloads
-from bench.speed.bars import hold, hold_overhead, hold_trust, tell_programs
+from bench.speed.bars import hold, hold_features, hold_overhead, hold_trust, tell_programs
 from bench.speed.configs import OFF, ON
 from bench.speed.cores import stay_beside
+from bench.speed.counters import features_at_work
 from bench.speed.overhead import Overhead, overhead
 from bench.speed.servers import Server, bare_grpc, bare_http, gateway
 from bench.speed.table import HTTP, Cell, Entry, measure
@@ -66,6 +67,9 @@ def _light(campaign: Campaign, arguments: argparse.Namespace, folder: Path) -> t
             for server in gateways
             for beside in (None, by_name[workloads.SKLEARN])
         }
+        metrics = gateways[0].metrics
+        assert metrics is not None
+        hold_features(campaign, features_at_work(metrics, folder / ON / "access.log"))
     return cells, overheads
 
 

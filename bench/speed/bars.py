@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from bench.campaign.harness import Campaign
 from bench.speed import workloads
 from bench.speed.configs import ON
+from bench.speed.counters import Features
 from bench.speed.overhead import Overhead
 from bench.speed.peers import BENTOML, KSERVE, LITSERVE, MLSERVER
 from bench.speed.table import MAX_LOAD_BUSY, MAX_OTHERS, Cell
@@ -47,6 +48,14 @@ def hold_trust(campaign: Campaign, cells: Sequence[Cell]) -> None:
     campaign.at_most("load's share of its core, the busiest run", max(run.spent.load for run in runs), MAX_LOAD_BUSY)
     others = statistics.median(run.spent.others for run in runs)
     campaign.at_most("cores taken by others, median of all runs", others, MAX_OTHERS)
+
+
+def hold_features(campaign: Campaign, seen: Features) -> None:
+    """Hold that what is called all features on was at work: split, shadow, and a log of every request."""
+    campaign.note("all features on, at work", seen)
+    campaign.at_least("answers by the canary", seen.canary, 1)
+    campaign.at_least("copies that the shadows answered", seen.shadow_copies, 1)
+    campaign.equal("requests neither in the access log nor counted as dropped", seen.unlogged, 0)
 
 
 def hold(campaign: Campaign, cells: Sequence[Cell]) -> None:

@@ -10,10 +10,14 @@ import time
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.observe.metrics import DROPPED_ACCESS_LOG, DROPPED_SHADOW
 
 _READ_S: Final = 10
 _SETTLED_S: Final = 10.0
@@ -71,6 +75,44 @@ def settled(metrics: str, route: str) -> Counter[str]:
         quiet = quiet + 1 if now == last else 0
         last = now
     return last
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What shows that the features of a gateway were at work."""
+
+    requests: int
+    canary: int
+    shadow_copies: int
+    shadow_dropped: int
+    log_lines: int
+    log_dropped: int
+
+    @property
+    def unlogged(self) -> int:
+        """Requests that are neither a line of the access log nor counted as dropped."""
+        return self.requests - self.log_lines - self.log_dropped
+
+
+def features(exposition: str, access_log: bytes) -> Features:
+    """Return what an exposition and an access log of every request tell."""
+    return Features(
+        requests=int(total(exposition, "turnout_requests_total")),
+        canary=int(total(exposition, "turnout_requests_total", arm="canary")),
+        shadow_copies=int(total(exposition, "turnout_shadow_requests_total", outcome="ok")),
+        shadow_dropped=int(total(exposition, "turnout_dropped_total", what=DROPPED_SHADOW)),
+        log_lines=access_log.count(b"\n"),
+        log_dropped=int(total(exposition, "turnout_dropped_total", what=DROPPED_ACCESS_LOG)),
+    )
+
+
+def features_at_work(metrics: str, access_log: Path) -> Features:
+    """Return the features of a gateway that has nothing to do any more, once its log is written."""
+    until_s = time.monotonic() + _SETTLED_S
+    found = features(read(metrics), access_log.read_bytes())
+    while found.unlogged and time.monotonic() < until_s:
+        time.sleep(_LOOK_S)
+        found = features(read(metrics), access_log.read_bytes())
+    return found
 
 
 def difference(grown: Mapping[str, int], counted: int, connections: int) -> str | None:

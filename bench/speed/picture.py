@@ -102,7 +102,7 @@ def held_of(document: dict[str, Any]) -> list[Held]:
     found = []
     for figure in document["figures"]:
         bound = _BOUND.match(figure["bar"])
-        if bound and not figure["name"].startswith(("load's share", "cores taken")):
+        if bound and not figure["name"].startswith(("load's share", "cores taken", "answers by", "copies that")):
             value = math.nan if figure["value"] is None else float(figure["value"])
             found.append(Held(figure["name"], value, bound[1] == ">=", float(bound[2])))
     return found

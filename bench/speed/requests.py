@@ -93,11 +93,13 @@ def of_sklearn(path: Path, batches: Sequence[npt.NDArray[np.float64]]) -> list[V
 
 def headers_of(requests: Requests, extra: Mapping[str, str], number: int) -> dict[str, str]:
     """Return all headers of one request; a value that is USER becomes the number's own user."""
-    return {**requests.headers, **{name: _user(value, number) for name, value in extra.items()}}
+    own = {name: user(number) if value == _USER else value for name, value in extra.items()}
+    return {**requests.headers, **own}
 
 
-def _user(value: str, number: int) -> str:
-    return f"user-{number}" if value == _USER else value
+def user(number: int) -> str:
+    """Return the sticky key of a request of the set."""
+    return f"user-{number}"
 
 
 def read_json(answer: Answer) -> Values:

@@ -10,6 +10,7 @@ import yaml
 from bench.speed import configs, counters, load, overhead, requests, table
 from bench.speed.cores import Spent
 from bench.speed.wire import Answer, post
+from turnout.core.bucket import bucket
 
 QUIET = Spent(load=0.3, server=0.99, others=0.01)
 EXPOSITION = """# TYPE turnout_requests counter
@@ -151,7 +152,27 @@ def test_all_features_are_on():
     route = yaml.safe_load((configs.CONFIGS / configs.ON / "route.yaml").read_text())
     assert route["weights"] == {1: 9500, 2: 500}
     assert route["shadows"] == [{"version": 3, "sample": 1000}]
-    assert route["sticky"] == {"header": "x-user-id"}
+    assert route["sticky"]["header"] == "x-user-id"
+    users = [requests.user(number) for number in range(requests.SET)]
+    assert sum(bucket(route["sticky"]["salt"], user) >= 9500 for user in users) == 3
     settings = yaml.safe_load((configs.CONFIGS / configs.ON / "turnout.yaml").read_text())
     assert settings["access_log_path"]
     assert settings["access_log_sample"] == 10_000
+
+
+def test_features_at_work_are_told_from_those_that_sleep():
+    """The canary answers, shadows run, and every request is a line of the access log or counted as dropped."""
+    exposition = """# TYPE turnout_requests counter
+turnout_requests_total{route="a",model="a",version="1",arm="champion",protocol="http",outcome="ok"} 95.0
+turnout_requests_total{route="a",model="a",version="2",arm="canary",protocol="http",outcome="ok"} 5.0
+# TYPE turnout_shadow_requests counter
+turnout_shadow_requests_total{route="a",version="a@3",outcome="ok"} 9.0
+# TYPE turnout_dropped counter
+turnout_dropped_total{what="access_log"} 2.0
+turnout_dropped_total{what="shadow"} 1.0
+"""
+    found = counters.features(exposition, b"{}\n" * 98)
+    assert found == counters.Features(
+        requests=100, canary=5, shadow_copies=9, shadow_dropped=1, log_lines=98, log_dropped=2
+    )
+    assert found.unlogged == 0
