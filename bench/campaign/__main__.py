@@ -27,6 +27,7 @@ CHECKS = (
     "spark_parity",
     "flights",
     "fuzz",
+    "big_bodies",
     "image",
     "clean_clone",
     "sabotage",

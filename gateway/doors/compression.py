@@ -27,7 +27,7 @@ def body_encoding(headers: Headers) -> bytes | None:
     return encoding
 
 
-def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+def unpack(body: bytes | bytearray, encoding: bytes, limit_bytes: int) -> bytes:
     """Return the unpacked body. Raises TooLarge as soon as it outgrows the limit, InvalidInput when it is broken."""
     stream = zlib.decompressobj(_WINDOW_BITS[encoding])
     kind = encoding.decode()

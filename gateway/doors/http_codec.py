@@ -110,7 +110,7 @@ class InferForm:
         """Tell whether only the model says what the body's bytes mean."""
         return is_raw(headers)
 
-    def read(self, body: bytes | memoryview, headers: Headers, specs: Sequence[TensorSpec]) -> InferRequest:
+    def read(self, body: bytes | bytearray | memoryview, headers: Headers, specs: Sequence[TensorSpec]) -> InferRequest:
         """Decode a body; `specs` are the model's inputs where it is typed by the model. Raises InvalidInput."""
         if is_raw(headers):
             return decode_raw(body, specs)
@@ -126,17 +126,17 @@ def is_raw(headers: Headers) -> bool:
     return headers.raw.get(JSON_LENGTH) == b"0"
 
 
-def decode(body: bytes | memoryview, headers: Headers, nesting: int) -> InferRequest:
+def decode(body: bytes | bytearray | memoryview, headers: Headers, nesting: int) -> InferRequest:
     """Read a JSON body, with binary tensors behind it where the header says so. Raises InvalidInput by name."""
     length = headers.raw.get(JSON_LENGTH)
     if length is None:
-        return _read(bytes(body), None, nesting)
+        return _read(bytes(body) if isinstance(body, memoryview) else body, None, nesting)
     size = _json_length(length, len(body))
     view = memoryview(body)
     return _read(bytes(view[:size]), view[size:], nesting)
 
 
-def _read(text: bytes, binary: memoryview | None, nesting: int) -> InferRequest:
+def _read(text: bytes | bytearray, binary: memoryview | None, nesting: int) -> InferRequest:
     document = json_body.read(_BODY, text, nesting)
     inputs = _tensors(document.inputs, binary)
     if not document.outputs and not document.parameters:
@@ -179,7 +179,7 @@ def _planned(
     return InferRequest(inputs, plan, tuple(plan.wanted), parameters, id)
 
 
-def decode_raw(body: bytes | memoryview, specs: Sequence[TensorSpec]) -> InferRequest:
+def decode_raw(body: bytes | bytearray | memoryview, specs: Sequence[TensorSpec]) -> InferRequest:
     """Read a body that is the bytes of the model's one input, treated as one row; all outputs come back binary.
 
     The shape is the declared one, one free axis filled from the size. A BYTES input is one element without a length.

@@ -138,7 +138,7 @@ class Resources:
         check_repository_call(allowed=True, parameters=body.parameters or ())
 
     async def _body(self, request: Request, decoder: msgspec.json.Decoder[Document], empty: Document) -> Document:
-        def read(body: bytes | memoryview) -> Document:
+        def read(body: bytes | bytearray | memoryview) -> Document:
             text = bytes(body)
             return json_body.read(decoder, text, self._limits.nesting) if text.strip() else empty
 

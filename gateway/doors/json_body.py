@@ -21,6 +21,7 @@ _TENSOR: Final = re.compile(r"(inputs|outputs)\[(\d+)\]\.?(.*)", re.DOTALL)
 _PARAMETER: Final = "parameters[...]"
 _PARAMETERS: Final = msgspec.json.Decoder(Parameter)
 _MAX_SHOWN_NAME: Final = 128
+_PIECE_BYTES: Final = 1024 * 1024
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _EXPECTED: Final = re.compile(r"Expected (`.*?`)(.*?)(?:, got (`.*`))?", re.DOTALL)
 _TYPES: Final = re.compile(r"`([^`]*)`")
@@ -53,10 +54,10 @@ class _Lists(msgspec.Struct):
     outputs: list[msgspec.Raw] = []
 
 
-def read(decoder: msgspec.json.Decoder[Document], body: bytes, nesting: int) -> Document:
+def read(decoder: msgspec.json.Decoder[Document], body: bytes | bytearray, nesting: int) -> Document:
     """Return the document in `body`. Raises InvalidInput naming the field, or the tensor by its name."""
     # Without so many opening brackets no depth beyond the limit is possible: the usual case costs two searches.
-    if body.count(b"[") + body.count(b"{") > nesting and depth(body) > nesting:
+    if _has_openers(body, nesting) and depth(body) > nesting:
         raise InvalidInput(f"request body: JSON is nested deeper than {nesting}")
     try:
         return decoder.decode(body)
@@ -70,7 +71,19 @@ def read(decoder: msgspec.json.Decoder[Document], body: bytes, nesting: int) -> 
         raise InvalidInput(f"request body: JSON is nested deeper than {nesting}") from error
 
 
-def depth(body: bytes) -> int:
+def _has_openers(body: bytes | bytearray, more_than: int) -> bool:
+    """Tell whether there are more opening brackets; looks at a big body in pieces, so that others get their turn."""
+    if len(body) <= _PIECE_BYTES:
+        return body.count(b"[") + body.count(b"{") > more_than
+    count = 0
+    for at in range(0, len(body), _PIECE_BYTES):
+        count += body.count(b"[", at, at + _PIECE_BYTES) + body.count(b"{", at, at + _PIECE_BYTES)
+        if count > more_than:
+            return True
+    return False
+
+
+def depth(body: bytes | bytearray) -> int:
     """Return how deep arrays and objects nest in `body`, whatever its strings hold. Linear in its size."""
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
     brackets = np.frombuffer(_STRING.sub(b"", plain).translate(None, _OUTSIDE), np.uint8)
@@ -78,7 +91,7 @@ def depth(body: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
-def _malformed(body: bytes, error: msgspec.DecodeError) -> InvalidInput:
+def _malformed(body: bytes | bytearray, error: msgspec.DecodeError) -> InvalidInput:
     if not body.strip():
         return InvalidInput("request body: empty, JSON is expected")
     if _HALF_PAIR.search(body):
@@ -108,7 +121,7 @@ def _in_words(types: str) -> str:
     return _TYPES.sub(lambda found: " or ".join(_WORDS.get(word, word) for word in found[1].split(" | ")), types)
 
 
-def _misfit(body: bytes, message: str) -> InvalidInput:
+def _misfit(body: bytes | bytearray, message: str) -> InvalidInput:
     """Name the tensor, parameter or field at which the document is not what it should be."""
     kind = NonFinite if message.startswith("Number out of range") else InvalidInput
     what = plain(message)
@@ -122,7 +135,7 @@ def _misfit(body: bytes, message: str) -> InvalidInput:
         return kind(f"request body, field '{path}': {what}")
 
 
-def _elsewhere(body: bytes, message: str) -> str:
+def _elsewhere(body: bytes | bytearray, message: str) -> str:
     """Say where a body of TF Serving's form goes, if it is one."""
     missing = _MISSING.fullmatch(message)
     if missing is None or missing[1] != "inputs":
@@ -134,7 +147,7 @@ def _elsewhere(body: bytes, message: str) -> str:
     return _TO_TF_SERVING
 
 
-def _named_fault(body: bytes, what: str, path: str) -> str:
+def _named_fault(body: bytes | bytearray, what: str, path: str) -> str:
     """Say what is wrong by the names in the document. Raises ValueError where it cannot be read for them."""
     tensor = _TENSOR.match(path)
     if tensor is None:
@@ -147,7 +160,7 @@ def _named_fault(body: bytes, what: str, path: str) -> str:
     return f"{owner}: {field}: {what}" if field else f"{owner}: {what}"
 
 
-def _parameter_fault(owner: bytes, what: str) -> str:
+def _parameter_fault(owner: bytes | bytearray, what: str) -> str:
     """Say which of the owner's parameters is at fault; the decoder does not."""
     parameters = msgspec.json.decode(owner, type=_Owner).parameters
     # A null may be allowed: what can never be is named first.

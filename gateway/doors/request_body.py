@@ -12,7 +12,7 @@ from gateway.limits import KIB, Limits
 from gateway.pressure import Holding, Pressure
 from turnout.core.errors import Cancelled, TooLarge
 
-Body: TypeAlias = bytes | memoryview
+Body: TypeAlias = bytes | bytearray | memoryview
 Result = TypeVar("Result")
 
 OFF_LOOP_BYTES: Final = 64 * KIB
@@ -76,7 +76,8 @@ class BodyIntake:
         timer: asyncio.TimerHandle,
         holding: Holding,
     ) -> Result:
-        parts: list[bytes] = []
+        # One buffer that grows: joining the parts in the end would need as much room again, and hold everybody up.
+        received = bytearray(reader.pad)
         while True:
             if message["type"] == "http.disconnect":
                 caller.gone = True
@@ -84,7 +85,7 @@ class BodyIntake:
             part = message.get("body", b"")
             if holding.size + len(part) > self._limits.body_bytes:
                 raise self._too_large()
-            parts.append(part)
+            received += part
             if not message.get("more_body"):
                 break
             await holding.receive(len(part))
@@ -92,8 +93,8 @@ class BodyIntake:
         holding.add(len(part))
         timer.cancel()
         if holding.size <= OFF_LOOP_BYTES and reader.encoding is None:
-            return reader(parts)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, reader, parts)
+            return reader(received)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, reader, received)
 
     async def run(self, work: Callable[[bytes], Result], data: bytes) -> Result:
         """Return `work(data)`, done on a thread when the data is big."""
@@ -106,7 +107,7 @@ class BodyIntake:
 
 
 class _Reader(Generic[Result]):
-    """Joins and unpacks a body, then reads it; may run on a thread."""
+    """Unpacks a body that was received behind `pad` bytes, then reads it; may run on a thread."""
 
     def __init__(
         self, read: Callable[[Body], Result], encoding: bytes | None, unpacked_bytes: int, headers: Headers
@@ -114,13 +115,16 @@ class _Reader(Generic[Result]):
         self.encoding = encoding
         self._read = read
         self._unpacked_bytes = unpacked_bytes
-        length = headers.raw.get(JSON_LENGTH, b"")
+        length = headers.raw.get(JSON_LENGTH)
+        self._has_tensors = length is not None
         # So many bytes in front bring the binary tensors behind the JSON to an aligned address: no second copy then.
-        self._pad = -int(length) % _ALIGNMENT if length.isdigit() and len(length) < 18 else 0
+        is_known = encoding is None and length is not None and length.isdigit() and len(length) < 18
+        self.pad = -int(length or b"") % _ALIGNMENT if is_known else 0
 
-    def __call__(self, parts: list[bytes]) -> Result:
+    def __call__(self, received: bytearray) -> Result:
         if self.encoding is not None:
-            return self._read(unpack(b"".join(parts), self.encoding, self._unpacked_bytes))
-        if self._pad == 0:
-            return self._read(b"".join(parts))
-        return self._read(memoryview(b"".join((bytes(self._pad), *parts)))[self._pad :])
+            return self._read(unpack(received, self.encoding, self._unpacked_bytes))
+        if not self._has_tensors:
+            return self._read(received)
+        # Tensors are views of it, and no model may write into what another one is asked with.
+        return self._read(memoryview(received).toreadonly()[self.pad :])

@@ -93,7 +93,7 @@ class PredictForm:
         """Tell that only the model knows the datatypes."""
         return True
 
-    def read(self, body: bytes | memoryview, headers: Headers, specs: Sequence[TensorSpec]) -> PredictBody:  # noqa: ARG002
+    def read(self, body: bytes | bytearray | memoryview, headers: Headers, specs: Sequence[TensorSpec]) -> PredictBody:  # noqa: ARG002
         """Decode a body into tensors of the model's datatypes. Raises InvalidInput naming the tensor."""
         document = json_body.read(_BODY, bytes(body), self._nesting)
         try:

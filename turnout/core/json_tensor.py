@@ -19,7 +19,7 @@ import numpy as np
 from turnout.core.errors import InvalidInput, ModelFault, NonFinite
 from turnout.core.tensor import DTYPES, Array, Datatype, Tensor
 
-Json: TypeAlias = bytes | memoryview | msgspec.Raw
+Json: TypeAlias = bytes | bytearray | memoryview | msgspec.Raw
 
 BINARY_EXTENSION: Final = "the binary tensor extension or gRPC raw contents"
 NON_FINITE_TOKEN: Final = re.compile(rb'(?<![\w"])-?(?:NaN|Infinity)\b')
@@ -31,6 +31,7 @@ _NESTED: Final = re.compile(rb"\s*\[\s*\[")
 _WHERE: Final = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 _STEP: Final = re.compile(r"\[(\d+)\]")
 _PIECE_BYTES: Final = 128 * 1024
+_LOOK_BYTES: Final = 1024
 _PIECE_ELEMENTS: Final = 16 * 1024
 _UINT64_MAX: Final = 2**64 - 1
 
@@ -80,7 +81,7 @@ def decode(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json) ->
         raise no_json_form(name, datatype)
     nested = len(shape) > 1 and _NESTED.match(data) is not None
     if len(data) > 2 * _PIECE_BYTES and datatype is not Datatype.BYTES and not (nested and len(shape) > 2):
-        array = _array_by_pieces(datatype, shape, bytes(data).strip(), nested=nested)
+        array = _array_by_pieces(datatype, shape, memoryview(data), nested=nested)
         if array is not None:
             return Tensor(datatype, array)
     try:
@@ -192,40 +193,56 @@ def _array(name: str, datatype: Datatype, flat: list[Any]) -> Array:
         raise out_of_range(name, index, datatype) from error
 
 
-def _array_by_pieces(datatype: Datatype, shape: tuple[int, ...], text: bytes, *, nested: bool) -> Array | None:
+def _array_by_pieces(datatype: Datatype, shape: tuple[int, ...], text: memoryview, *, nested: bool) -> Array | None:
     """Read many numbers piece by piece; None when something is wrong with them, which reading all at once will name.
 
     The decoder holds the interpreter for as long as a call takes, and needs ten times a number's room: so the calls
     are kept short.
     """
-    if text[:1] != b"[" or text[-1:] != b"]":
+    count = math.prod(shape)
+    at, stop = 1, _end(text)
+    if bytes(text[:1]) != b"[" or bytes(text[stop : stop + 1]) != b"]" or count > len(text):
         return None
     read = _decoder(datatype, 2 if nested else 1).decode
-    arrays: list[Array] = []
-    at, stop = 1, len(text) - 1
+    array = np.empty(count, datatype.dtype)
+    filled = 0
     try:
         while at < stop:
             cut = _cut(text, at + _PIECE_BYTES, stop, nested=nested)
             piece = read(b"[" + text[at:cut] + b"]")
-            if nested and set(map(len, piece)) != {shape[1]}:
+            if not piece or (nested and set(map(len, piece)) != {shape[1]}):
                 return None
-            arrays.append(np.array(list(itertools.chain.from_iterable(piece)) if nested else piece, datatype.dtype))
-            if not piece:
+            flat = list(itertools.chain.from_iterable(piece)) if nested else piece
+            if filled + len(flat) > count:
                 return None
+            array[filled : filled + len(flat)] = np.array(flat, datatype.dtype)
+            filled += len(flat)
             at = cut + 1
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
         return None
-    return np.concatenate(arrays).reshape(shape) if sum(map(len, arrays)) == math.prod(shape) else None
+    return array.reshape(shape) if filled == count else None
 
 
-def _cut(text: bytes, start: int, stop: int, *, nested: bool) -> int:
+def _end(text: memoryview) -> int:
+    """Return where the last character that is no white space stands."""
+    stop = len(text) - 1
+    while stop > 0 and text[stop] in b" \t\r\n":
+        stop -= 1
+    return stop
+
+
+def _cut(text: memoryview, start: int, stop: int, *, nested: bool) -> int:
     """Return where the first comma between elements, or between rows of elements, stands from `start` on."""
-    if nested:
-        start = text.find(b"]", start)
-        if start < 0:
-            return stop
-    comma = text.find(b",", start)
-    return stop if comma < 0 else comma
+    return _find(text, b",", _find(text, b"]", start, stop) if nested else start, stop)
+
+
+def _find(text: memoryview, wanted: bytes, start: int, stop: int) -> int:
+    """Return where `wanted` stands first from `start` on; `stop` where it does not."""
+    for at in range(start, stop, _LOOK_BYTES):
+        found = bytes(text[at : min(at + _LOOK_BYTES, stop)]).find(wanted)
+        if found >= 0:
+            return at + found
+    return stop
 
 
 def _refuse_element(name: str, datatype: Datatype, shape: tuple[int, ...], message: str) -> NoReturn:
