@@ -60,18 +60,26 @@ class Pace:
         self._trial = False
         self._wall.clear()
 
-    def ran_on_thread(self, wall_s: float, cpu_s: float) -> None:
-        """Take note of a call on a thread; go inline where a whole block was quick."""
+    def ran_on_thread(self, wall_s: float, cpu_s: float) -> bool:
+        """Take note of a call on a thread; go inline where a whole block was quick, and tell."""
         if self.inline:
-            return
+            return False
         self._wall.append(wall_s)
         self._cpu.append(cpu_s)
-        if len(self._wall) >= self._block:
-            usual_s = _quantile(self._wall, 0.5)
-            self.inline = _quantile(self._cpu, 0.99) < QUICK_S and usual_s < CROWDED_S
-            self._trial = self.inline and usual_s >= QUICK_S
-            self._wall.clear()
-            self._cpu.clear()
+        if len(self._wall) < self._block:
+            return False
+        usual_s = _quantile(self._wall, 0.5)
+        self.inline = _quantile(self._cpu, 0.99) < QUICK_S and usual_s < CROWDED_S
+        self._trial = self.inline and usual_s >= QUICK_S
+        self._wall.clear()
+        self._cpu.clear()
+        return self.inline
+
+    def try_inline(self) -> None:
+        """Go inline for a few calls, to see."""
+        self.inline = self._trial = True
+        self._wall.clear()
+        self._cpu.clear()
 
 
 class _Call:
@@ -177,6 +185,13 @@ class ThreadedModel(QuickModel, BoundedModel, WatchedModel):
             pace = self._paces[size] = Pace()
         return pace
 
+    def _quicken_smaller(self, quick: Pace) -> None:
+        """Try smaller inputs inline as well: while requests are gathered, few calls are as small as one request."""
+        limit = next(size for size, pace in self._paces.items() if pace is quick)
+        for size, pace in self._paces.items():
+            if size < limit and not pace.inline:
+                pace.try_inline()
+
     async def _on_thread(self, inputs: TensorMap, outputs: Sequence[str], context: CallContext) -> TensorMap:
         if self._closed:
             raise NotReady("the version is closed")
@@ -232,7 +247,8 @@ class ThreadedModel(QuickModel, BoundedModel, WatchedModel):
     ) -> None:
         if call.runs:
             call.runs = False
-            call.pace.ran_on_thread(wall_s, cpu_s)
+            if call.pace.ran_on_thread(wall_s, cpu_s):
+                self._quicken_smaller(call.pace)
         if call.hangs:
             self._hanging -= 1
             if not self._hanging:

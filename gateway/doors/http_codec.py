@@ -57,7 +57,7 @@ class _Body(msgspec.Struct):
 _BODY: Final = msgspec.json.Decoder(_Body)
 
 
-class _TypedInput(msgspec.Struct, tag_field="datatype", kw_only=True):
+class _TypedInput(msgspec.Struct, tag_field="datatype", kw_only=True, forbid_unknown_fields=True):
     """An input whose elements are read together with the rest of the body; its datatype is the tag."""
 
     name: str
@@ -77,7 +77,7 @@ _TYPED: Final[Mapping[type[msgspec.Struct], Datatype]] = {
 _AnyInput: Any = Union[tuple(_TYPED)]  # noqa: UP007  from a list there is no other way
 
 
-class _TypedBody(msgspec.Struct):
+class _TypedBody(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[_AnyInput]
     outputs: list[_Output] | None = None
     id: str | None = None
@@ -118,7 +118,7 @@ class InferForm:
 
     def read_json(self, body: bytes) -> InferRequest:
         """Decode a body that is JSON and nothing else. Raises InvalidInput by name."""
-        return _typed(body, self._nesting) or _read(body, None, self._nesting)
+        return _typed(body) or _read(body, None, self._nesting)
 
 
 def is_raw(headers: Headers) -> bool:
@@ -144,9 +144,9 @@ def _read(text: bytes | bytearray, binary: memoryview | None, nesting: int) -> I
     return _planned(inputs, document.outputs or (), document.parameters or {}, document.id or "")
 
 
-def _typed(text: bytes, nesting: int) -> InferRequest | None:
+def _typed(text: bytes) -> InferRequest | None:
     """Read a body in one go; None for one that has to be read in two steps, or whose fault those will name."""
-    if len(text) > _TYPED_BYTES or text.count(b"[") + text.count(b"{") > nesting:
+    if len(text) > _TYPED_BYTES:
         return None
     try:
         document = _TYPED_BODY.decode(text)

@@ -76,6 +76,23 @@ async def test_a_quick_model_moves_inline():
     assert model.closed
 
 
+async def test_what_is_quick_for_many_rows_is_tried_inline_for_few():
+    """While requests are gathered hardly a call is as small as one of them: larger calls speak for it."""
+    model = Model()
+    threaded = ThreadedModel(model)
+    many = {"x": Tensor.of(np.arange(64.0))}
+    await threaded.predict(ROW, ("x",), call())
+    assert threaded.predict_now(ROW, ("x",), call()) is None
+
+    async def moved():
+        for _ in range(BLOCK_CALLS):
+            await threaded.predict(many, ("x",), call())
+        return threaded.predict_now(ROW, ("x",), call()) is not None
+
+    await eventually_async(moved, what="one row runs inline")
+    await threaded.close()
+
+
 async def test_the_loop_turns_while_a_slow_model_works():
     """A model that waits does not hold the loop up, and several calls run at once."""
     gate = threading.Event()
