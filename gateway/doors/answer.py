@@ -29,7 +29,7 @@ class WantedOutput(msgspec.Struct, frozen=True):
     classes: int | None = None
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """An answer's bytes; `json_bytes` is the length of its JSON where raw tensors follow it, else None."""
 
     body: bytes

@@ -85,7 +85,7 @@ class Target:
         self.read_json = read_json
 
 
-class Response(msgspec.Struct):
+class Response(msgspec.Struct, gc=False):
     """A whole answer; `lines` are its headers as they go over the wire, the body's length among them."""
 
     status: int
@@ -98,7 +98,7 @@ class Response(msgspec.Struct):
         return Response(self.status, lines_of([*pairs, GZIP, (CONTENT_LENGTH, b"%d" % len(body))]), body)
 
 
-class Exchange(msgspec.Struct, eq=False):
+class Exchange(msgspec.Struct, eq=False, gc=False):
     """One prediction from its heading to its response. `request` is set once the router has it."""
 
     backend: Backend

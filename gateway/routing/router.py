@@ -175,7 +175,7 @@ class Router:
         return None
 
 
-class _Visit(msgspec.Struct, eq=False):
+class _Visit(msgspec.Struct, eq=False, gc=False):
     """One request on its way: the route it came by, None for one version of a model, and who was picked."""
 
     request: PredictRequest
@@ -184,7 +184,7 @@ class _Visit(msgspec.Struct, eq=False):
     call: Call
 
 
-class _Attempt(msgspec.Struct, eq=False):
+class _Attempt(msgspec.Struct, eq=False, gc=False):
     """One version asked, with what it takes of the request; `outputs` are its answer while that waits to be written."""
 
     target: Target

@@ -12,7 +12,7 @@ from turnout.core.tensor import TensorMap
 Parameter: TypeAlias = bool | int | float | str
 
 
-class CallContext(msgspec.Struct, eq=False):
+class CallContext(msgspec.Struct, eq=False, gc=False):
     """What travels with a call down to the adapter."""
 
     request_id: str
@@ -37,7 +37,7 @@ class CallerHeaders(Protocol):
         """Return a header's text, or None."""
 
 
-class PredictRequest(msgspec.Struct, kw_only=True, eq=False):
+class PredictRequest(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """One decoded request.
 
     `version` is the number in the path, or None. `outputs` are the wanted names, empty for all. `headers` are the
@@ -67,7 +67,7 @@ class PredictRequest(msgspec.Struct, kw_only=True, eq=False):
     generation: int = 0
 
 
-class Prediction(msgspec.Struct, eq=False):
+class Prediction(msgspec.Struct, eq=False, gc=False):
     """The router's answer: presented outputs in signature order (or as asked), and who gave them.
 
     `version` is None and `fallback` is "value" when a route's declared constant answered. `written` is what the
