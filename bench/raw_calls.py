@@ -14,8 +14,10 @@ NONE, OK, SHED, EXPIRED, OTHER = range(5)
 _HTTP: Final = {b"200": OK, b"429": SHED, b"504": EXPIRED}
 _GRPC: Final = {b"0": OK, b"8": SHED, b"4": EXPIRED}
 _LENGTH: Final = b"content-length: "
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
+# HTTP/2's code for a caller that wants no answer any more.
+CANCELLED: Final = 8
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _FRAME_HEAD: Final = 9
 _STREAMS: Final = 1000
@@ -41,7 +43,14 @@ def infer_grpc(message: bytes, timeout_ms: int) -> bytes:
     ]
     block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields)
     data = b"\x00" + len(message).to_bytes(4, "big") + message
-    return _frame(_HEADERS, _END_HEADERS, 0, block) + _frame(_DATA, _END_STREAM, 0, data)
+    return frame(_HEADERS, 0, block, _END_HEADERS) + frame(_DATA, 0, data, _END_STREAM)
+
+
+def on_stream(call: bytes, stream: int) -> bytes:
+    """Return a call of `infer_grpc` with the number of its stream."""
+    end = _FRAME_HEAD + int.from_bytes(call[:3], "big")
+    heading, data, name = call[:end], call[end:], stream.to_bytes(4, "big")
+    return b"".join((heading[:5], name, heading[9:], data[:5], name, data[9:]))
 
 
 class HttpConnection(asyncio.Protocol):
@@ -115,9 +124,7 @@ class GrpcConnection(asyncio.Protocol):
         """Greet: no table of headers, as much room as there is (asyncio's callback)."""
         self._transport = cast("asyncio.Transport", transport)
         settings = struct.pack(">HIHI", 1, 0, 4, 2**20)
-        self._transport.write(
-            _PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, struct.pack(">I", 2**30))
-        )
+        self._transport.write(PREFACE + frame(_SETTINGS, 0, settings) + frame(_WINDOW, 0, struct.pack(">I", 2**30)))
 
     def send(self, number: int, request: bytes) -> None:
         """Open a stream; one for which the server has no room yet waits."""
@@ -128,11 +135,7 @@ class GrpcConnection(asyncio.Protocol):
         stream, self._stream = self._stream, self._stream + 2
         self._calls[stream] = number
         self._window -= len(request)
-        head = _FRAME_HEAD + int.from_bytes(request[:3], "big")
-        name = stream.to_bytes(4, "big")
-        self._transport.write(
-            b"".join((request[:5], name, request[9:head], request[head : head + 5], name, request[head + 9 :]))
-        )
+        self._transport.write(on_stream(request, stream))
 
     def data_received(self, data: bytes) -> None:
         """Read frames (asyncio's callback)."""
@@ -155,10 +158,10 @@ class GrpcConnection(asyncio.Protocol):
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _SETTINGS and not flags & _ACK:
-            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
+            self._transport.write(frame(_SETTINGS, 0, b"", _ACK))
             self._began.set()
         elif kind == _PING and not flags & _ACK:
-            self._transport.write(_frame(_PING, _ACK, 0, payload))
+            self._transport.write(frame(_PING, 0, payload, _ACK))
         elif kind == _WINDOW and stream == 0:
             self._window += int.from_bytes(payload, "big")
             held, self._held = self._held, []
@@ -180,7 +183,8 @@ class GrpcConnection(asyncio.Protocol):
             self._ended(self, number, outcome)
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, stream: int, payload: bytes, flags: int = 0) -> bytes:
+    """Return an HTTP/2 frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 

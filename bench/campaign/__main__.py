@@ -20,6 +20,7 @@ CHECKS = (
     "process_kills",
     "memory",
     "overload",
+    "disconnects",
     "rolling_restart",
     "parent_kills",
     "datatypes",

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from bench.raw_calls import infer_grpc
+from bench.raw_calls import CANCELLED, PREFACE, frame, infer_grpc
 from gateway.doors import grpc as grpc_door
 from gateway.doors import grpc_core
 from gateway.limits import Limits
@@ -16,13 +16,7 @@ from tests.fake_backend import FakeBackend, echo
 from tests.waiting import eventually_async
 from turnout.core.tensor import Datatype, Tensor
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = 9
-
-
-def frame(kind, stream, payload, flags=0):
-    """Return an HTTP/2 frame."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def call(stream, message=b""):
@@ -58,7 +52,7 @@ async def test_a_caller_that_leaves_before_its_message_is_counted_as_that(raw):
         heading, _ = call(1)
         writer.write(heading)
         await writer.drain()
-        writer.write(frame(3, 1, struct.pack(">I", 8)))
+        writer.write(frame(3, 1, struct.pack(">I", CANCELLED)))
         await eventually_async(lambda: backend.refusals)
     assert [(route, error.code) for route, _, error in backend.refusals] == [("", "cancelled")]
 
