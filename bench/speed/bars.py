@@ -61,6 +61,11 @@ def hold_features(campaign: Campaign, seen: Features) -> None:
 def hold(campaign: Campaign, cells: Sequence[Cell]) -> None:
     """Hold the table's ratios against their bars."""
     table = {(cell.workload, cell.clients): cell for cell in cells}
+    spent = {
+        f"{name}, {clients} clients": {server: round(cell.cpu_us(server), 1) for server in cell.runs}
+        for (name, clients), cell in table.items()
+    }
+    campaign.note("the server's processor time of a request, us", spent)
     for name, bare, bar in AGAINST_BARE:
         campaign.at_least(f"{name}: all features on against {bare}", table[name, CLIENTS].ratio(ON, bare), bar)
     crowd, alone = table[workloads.SLOW, CLIENTS], table[workloads.SLOW, 1]

@@ -4,6 +4,7 @@ Every number of the page comes out of a JSON file in bench/results; a test compa
 of a whole run.
 """
 
+import statistics
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from bench.campaign.harness import RESULTS, ROOT
 from bench.counted import BARE
 from bench.instructions import ALLOWED, Budget, recorded
 from bench.speed.picture import Group, groups_of, held_of, picture
+from bench.speed.table import median_cpu_us
 
 DOCS: Final = ROOT / "docs"
 PAGE: Final = DOCS / "performance.md"
@@ -133,10 +135,10 @@ def _section(name: str) -> str:
 def _rates(document: dict[str, Any], clients: int) -> str:
     crowd = "1 client" if clients == 1 else f"{clients} clients"
     lines = [
-        f"Requests a second, median and range of all runs, and the median of the runs' latencies, {crowd}:",
+        f"Requests a second, median and range of all runs; medians of the latencies and of the server's CPU, {crowd}:",
         "",
-        "| workload | server | median | range | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
+        "| workload | server | median | range | p50 ms | p99 ms | CPU µs a request |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cell, group in zip(_cells(document, clients), groups_of(document, clients), strict=True):
         lines += _lines(cell, group)
@@ -151,10 +153,11 @@ def _lines(cell: dict[str, Any], group: Group) -> list[str]:
     lines = []
     for bar in group.bars:
         runs = cell["runs"][bar.label]
-        p50, p99 = (sorted(run[key] for run in runs)[len(runs) // 2] for key in ("p50_ms", "p99_ms"))
+        p50, p99 = (statistics.median(run[key] for run in runs) for key in ("p50_ms", "p99_ms"))
+        cpu_us = median_cpu_us((run["spent"]["server"], run["rate"]) for run in runs)
         lines.append(
             f"| {group.title} | {bar.label} | {bar.median:,.0f} | {min(bar.runs):,.0f} to {max(bar.runs):,.0f} "
-            f"| {p50:.2f} | {p99:.2f} |"
+            f"| {p50:.2f} | {p99:.2f} | {cpu_us:,.0f} |"
         )
     return lines
 

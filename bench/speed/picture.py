@@ -5,6 +5,7 @@ Made of the committed JSON alone, so that the same JSON gives the same bytes. Re
 
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -217,10 +218,8 @@ def _figures(canvas: _Canvas, held: Sequence[Held]) -> None:
 
 
 def _bar(name: str, runs: Sequence[dict[str, Any]]) -> Bar:
-    rates = sorted(run["rate"] for run in runs)
-    middle = len(rates) // 2
-    median = rates[middle] if len(rates) % 2 else (rates[middle - 1] + rates[middle]) / 2
-    return Bar(name, median, [run["rate"] for run in runs])
+    rates = [run["rate"] for run in runs]
+    return Bar(name, statistics.median(rates), rates)
 
 
 def _place(label: str) -> tuple[int, str]:

@@ -5,8 +5,9 @@ the bytes that came cannot be right answers, or when the gateway counted other r
 table. Every run is kept.
 """
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -96,6 +97,13 @@ class Cell(msgspec.Struct):
         """Return the median of the runs' 99th percentiles."""
         return statistics.median(run.p99_ms for run in self.runs[server])
 
+    def cpu_us(self, server: str) -> float:
+        """Return the median processor time that a server and its workers spent on a request, in microseconds.
+
+        Other work on the machine hardly changes it.
+        """
+        return median_cpu_us((run.spent.server, run.rate) for run in self.runs[server])
+
     def ratios(self, server: str, other: str) -> list[float]:
         """Return how much faster a server was than another, round by round: a pair shares what the machine did."""
         return [ours.rate / its.rate for ours, its in zip(self.runs[server], self.runs[other], strict=True)]
@@ -103,6 +111,12 @@ class Cell(msgspec.Struct):
     def ratio(self, server: str, other: str) -> float:
         """Return the median of those."""
         return statistics.median(self.ratios(server, other))
+
+
+def median_cpu_us(runs: Iterable[tuple[float, float]]) -> float:
+    """Return the median processor time of a request of runs with the server's share of its core and the rate."""
+    spent = [share / rate for share, rate in runs if rate]
+    return statistics.median(spent) * 1e6 if spent else math.nan
 
 
 def measure(workload: str, entries: Mapping[str, Entry], rounds: Mapping[int, int], *, seconds: int) -> list[Cell]:
@@ -136,7 +150,7 @@ def rotated(names: list[str], turn: int) -> list[str]:
 
 def line(cell: Cell) -> str:
     """Return a line about a cell for the terminal."""
-    rates = ", ".join(f"{name} {cell.rate(name):,.0f}/s" for name in cell.runs)
+    rates = ", ".join(f"{name} {cell.rate(name):,.0f}/s ({cell.cpu_us(name):,.0f} us)" for name in cell.runs)
     wrong = sum(bool(run.wrong) for runs in cell.runs.values() for run in runs)
     return f"  {cell.workload}, {cell.clients} clients: {rates}" + (f"  ({wrong} runs do not count)" if wrong else "")
 

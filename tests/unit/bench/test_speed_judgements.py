@@ -75,6 +75,7 @@ def test_ratios_pair_runs_of_one_round():
         "w", 1, {name: [table.Run(rate, 1, 1, 1, QUIET, None, []) for rate in rates] for name, rates in runs.items()}
     )
     assert cell.ratio("a", "b") == 2.0
+    assert cell.cpu_us("a") == pytest.approx(0.99 / 200 * 1e6)
     assert table.rotated(["a", "b", "c"], 4) == ["b", "c", "a"]
 
 
@@ -139,7 +140,7 @@ def test_both_configurations_lay_out_every_version_that_their_route_names(tmp_pa
     assert {path.name for path in (laid / "m").iterdir()} == versions
     declared = yaml.safe_load((laid / "m" / "1" / "model.yaml").read_text())
     assert declared["batching"] is False
-    assert ("limits" in declared) == (name == configs.ON)
+    assert declared["limits"]["queue_rows"] == 16_384
     assert list(yaml.safe_load((laid / "routes.yaml").read_text())["routes"]) == ["m"]
     assert settings.parent == tmp_path / name
 
