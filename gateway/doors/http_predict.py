@@ -7,7 +7,7 @@ ways share one exchange, so that they answer alike. Nothing here that only some 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import msgspec
 
@@ -30,8 +30,6 @@ from turnout.core.traceparent import accepted
 _log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "http"
-
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ReadBody(Protocol):
@@ -176,6 +174,18 @@ class Exchange(msgspec.Struct, eq=False, gc=False):
         return Response(status, lines_of(pairs) + ours, body)
 
 
+class Later(msgspec.Struct, eq=False):
+    """A prediction whose answer is not here yet, or has to be packed; `holding` are the bytes of its request."""
+
+    exchange: Exchange
+    answer: Answer
+    holding: Holding
+
+    async def prediction(self) -> Prediction:
+        """Wait for the answer."""
+        return self.answer if isinstance(self.answer, Prediction) else await self.answer
+
+
 class Predictions:
     """Serves predictions of all forms for one door."""
 
@@ -183,8 +193,8 @@ class Predictions:
         self._backend = backend
         self._intake = intake
 
-    def begin(self, target: Target, headers: Headers, body: bytes) -> Response | App:
-        """Answer one request whose body is here, if nothing has to be waited for; else return who answers it."""
+    def begin(self, target: Target, headers: Headers, body: bytes) -> Response | Later:
+        """Answer one request whose body is here, if nothing has to be waited for; else return what `finish` takes."""
         exchange = self._exchange(target, headers)
         try:
             if target.read_json is None or JSON_LENGTH in headers.raw:
@@ -193,15 +203,21 @@ class Predictions:
                 read = target.read_json(body)
             answer = exchange.ask(read)
             if not isinstance(answer, Prediction):
-                return self._rest(exchange, answer, len(body))
+                holding = self._intake.holding()
+                holding.add(len(body))
+                return Later(exchange, answer, holding)
             response = exchange.response(answer)
         except TurnoutError as error:
             return exchange.refusal(error)
         except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
             return exchange.refusal(_unforeseen(exchange))
         if len(response.body) >= PACK_FROM_BYTES and wants_gzip(headers):
-            return self._rest(exchange, answer, 0)
+            return Later(exchange, answer, self._intake.holding())
         return response
+
+    async def finish(self, later: Later, caller: Caller) -> Response:
+        """Return the answer to wait for, or an error; whoever calls it tells `caller` when its connection is lost."""
+        return await self._response(later.exchange, later.prediction(), later.holding, caller)
 
     def shed(self, target: Target, headers: Headers) -> Response | None:
         """Return the refusal of a request for which there is no room, from its heading alone; None if it may be taken.
@@ -227,7 +243,7 @@ class Predictions:
         headers = Headers(dict(scope["headers"]))
         shed = self.shed(target, headers) if self._backend.pressure.presses else None
         if shed is None:
-            await self._complete(self._exchange(target, headers), None, self._intake.holding(), scope, receive, send)
+            await self._complete(self._exchange(target, headers), self._intake.holding(), scope, receive, send)
         else:
             await send(start(shed.status, pairs_of(shed.lines)))
             await send(end(shed.body))
@@ -237,44 +253,40 @@ class Predictions:
         identity = request_id(None if offered is None else offered.decode("latin-1"))
         return Exchange(self._backend, target, headers, identity, monotonic_s())
 
-    def _rest(self, exchange: Exchange, answer: Answer, size: int) -> App:
-        holding = self._intake.holding()
-        holding.add(size)
-
-        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._complete(exchange, answer, holding, scope, receive, send)
-
-        return rest
-
-    async def _complete(
-        self, exchange: Exchange, answer: Answer | None, holding: Holding, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _complete(self, exchange: Exchange, holding: Holding, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
         caller = Caller(task)
+
+        async def prediction() -> Prediction:
+            reader = exchange.reader()
+            answer = exchange.ask(await self._intake.take(receive, exchange.headers, caller, reader, holding))
+            return answer if isinstance(answer, Prediction) else await caller.awaits(scope, receive, answer)
+
+        response = await self._response(exchange, prediction(), holding, caller)
+        if not caller.gone:
+            await send(start(response.status, pairs_of(response.lines)))
+            await send(end(response.body))
+
+    async def _response(
+        self, exchange: Exchange, prediction: Awaitable[Prediction], holding: Holding, caller: Caller
+    ) -> Response:
         try:
-            if answer is None:
-                reader = exchange.reader()
-                answer = exchange.ask(await self._intake.take(receive, exchange.headers, caller, reader, holding))
-            if not isinstance(answer, Prediction):
-                answer = await caller.awaits(scope, receive, answer)
-            response = exchange.response(answer)
+            response = exchange.response(await prediction)
             if len(response.body) >= PACK_FROM_BYTES and wants_gzip(exchange.headers):
                 response = response.packed(await self._intake.run(pack, response.body))
         except TurnoutError as error:
-            response = exchange.refusal(error)
+            return exchange.refusal(error)
         except asyncio.CancelledError:
             why = caller.why()
             if why is None:
                 raise
-            response = exchange.refusal(why)
+            return exchange.refusal(why)
         except Exception:  # noqa: BLE001  as in `begin`
-            response = exchange.refusal(_unforeseen(exchange))
+            return exchange.refusal(_unforeseen(exchange))
         finally:
             holding.release()
-        if not caller.gone:
-            await send(start(response.status, pairs_of(response.lines)))
-            await send(end(response.body))
+        return response
 
 
 def _unforeseen(exchange: Exchange) -> Internal:

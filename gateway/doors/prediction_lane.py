@@ -1,8 +1,8 @@
 """The quick way of a prediction: from the bytes that came straight to the codec, and the answer straight to the socket.
 
-No ASGI messages and no task in between. The lane takes small plain predictions whose turn it is and that are here
-whole, and leaves whatever needs more (a body that dawdles, a model that has to be waited for) to the ASGI callable,
-which answers alike. Knows bytes and connections; nothing of models or routes.
+No ASGI messages in between, and no task but for a model that has to be waited for. The lane takes small plain
+predictions whose turn it is and that are here whole, and leaves whatever needs more (a body that dawdles, pipelines) to
+the ASGI callable, which answers alike. Knows bytes and connections; nothing of models or routes.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.doors.caller import Caller
 from gateway.doors.http import HttpDoor
 from gateway.doors.http_answer import lines_of
 from gateway.doors.http_headers import Pair
-from gateway.doors.http_predict import App, Response, Target
+from gateway.doors.http_predict import Later, Response, Target
 from gateway.doors.interface import Backend
 from gateway.doors.request_body import OFF_LOOP_BYTES
 from gateway.doors.uvicorn_protocol import DoorProtocol, Phase
@@ -30,6 +30,7 @@ _REST_OF_BODY_S: Final = 0.05
 _KNOWN_URLS: Final = 1024
 _MAX_URL_BYTES: Final = 512
 _POST: Final = b"POST "
+_CLOSE_LINE: Final = lines_of([CONNECTION_CLOSE])
 
 
 def protocol_for(door: HttpDoor, backend: Backend, limits: Limits, *, lane: bool = True) -> type[asyncio.Protocol]:
@@ -71,6 +72,28 @@ def _target(door: HttpDoor, url: bytes) -> Target | None:
         return None
 
 
+class _Signal:
+    """Stands for the event that tells an ASGI callable of bodies and departures: a lane's request needs neither."""
+
+    def set(self) -> None:
+        """Tell nobody."""
+
+
+class _Waiting(RequestResponseCycle):
+    """What a connection sees of a request of the lane that waits for its answer: one that is whole and under way."""
+
+    def __init__(self) -> None:  # not uvicorn's: there are no messages
+        self.message_event = cast("asyncio.Event", _SIGNAL)
+        self.disconnected = False
+        self.keep_alive = True
+        self.more_body = False
+        self.response_started = False
+        self.response_complete = False
+
+
+_SIGNAL: Final = _Signal()
+
+
 class LaneProtocol(DoorProtocol):
     """One connection with a lane."""
 
@@ -80,7 +103,6 @@ class LaneProtocol(DoorProtocol):
         super().__init__(*args, **kwargs)
         self._held = b""
         self._patience: asyncio.TimerHandle | None = None
-        self._rest: App | None = None
         self._quiet_since_s = 0.0
         self._looks_quiet: asyncio.TimerHandle | None = None
 
@@ -126,7 +148,7 @@ class LaneProtocol(DoorProtocol):
         found = lane.requests.read(data)
         if not isinstance(found, tuple):
             return found and self._hold(data)
-        outcome: Response | App | None = None
+        outcome: Response | Later | None = None
         if self.backend.pressure.presses:
             outcome = lane.predictions.shed(target, found[0])
         if outcome is None:
@@ -134,8 +156,7 @@ class LaneProtocol(DoorProtocol):
         if isinstance(outcome, Response):
             self._write(outcome)
         else:
-            self._rest = outcome
-            self._leave(data)
+            self._wait(outcome)
         return True
 
     def _hold(self, data: bytes) -> bool:
@@ -161,9 +182,41 @@ class LaneProtocol(DoorProtocol):
             self._patience = None
         super().data_received(data)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        rest, self._rest = self._rest, None
-        super()._start_asgi_task(cycle, app if rest is None else cast("ASGI3Application", rest))
+    def _wait(self, later: Later) -> None:
+        """Have a request answered later; what comes meanwhile is for the connection's parser, and queues behind it."""
+        self._stop_waiting()
+        self.cycle = self._served = waiting = _Waiting()
+        task = self.loop.create_task(self._finish(waiting, later))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _finish(self, waiting: _Waiting, later: Later) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        caller = Caller(task)
+        self._tell_when_lost(caller.left)
+        try:
+            response = await self.lane.predictions.finish(later, caller)
+            self._tell_when_lost(None)
+            if self.flow.write_paused and not waiting.disconnected:
+                await self.flow.drain()
+        except asyncio.CancelledError:
+            self.transport.abort()  # the server has no more time
+            raise
+        if not waiting.disconnected:
+            self._end(waiting, response)
+
+    def _end(self, waiting: _Waiting, response: Response) -> None:
+        """Write an answer that was waited for, and go on with the connection as uvicorn does."""
+        pairs = self.server_state.default_headers
+        stays = waiting.keep_alive and CONNECTION_CLOSE not in pairs
+        close = b"" if waiting.keep_alive or CONNECTION_CLOSE in pairs else _CLOSE_LINE
+        lines = (STATUS_LINE[response.status], lines_of(pairs), response.lines, close, b"\r\n", response.body)
+        self.transport.write(b"".join(lines))
+        waiting.response_complete = True
+        if not stays:
+            self.transport.close()
+        self.on_response_complete()
 
     def _write(self, response: Response) -> None:
         self.transport.write(
