@@ -146,7 +146,7 @@ async def data_plane(
         metrics = Metrics(folder / "metrics", 0)
         log = AccessLog(open_log(str(folder / "access.log"), 2), metrics, sample=log_sample)
         pool = Pool(metrics, folder / "scratch")
-        router = Router(metrics, log)
+        router = Router(metrics, log, pool.pressure)
         follower = Follower(pool, router, lambda _message: None)
         snapshot = folder / "snapshot.json"
         snapshot.write_bytes(encode(Snapshot("counted", 1, 1, entries, routes)))

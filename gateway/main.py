@@ -77,7 +77,7 @@ async def _run(config: ProcessConfig) -> None:
     access_log = AccessLog(log_file, metrics, sample=config.gateway.access_log_sample)
     pressure = Pressure(config.gateway.limits)
     pool = Pool(metrics, Path(config.scratch), lambda loading: link.send(Loads(loading)), pressure)
-    router = Router(metrics, access_log)
+    router = Router(metrics, access_log, pressure)
     follower = Follower(pool, router, link.send)
     doors = _Doors(config, GatewayBackend(pool, router, follower, metrics))
     obedience = _Obedience(follower, link.send, config.gateway.drain_seconds)

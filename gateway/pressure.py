@@ -4,14 +4,17 @@ Counts only. Doors look here before they read a body: while nothing is pressed, 
 """
 
 import asyncio
+import math
 from typing import Final
 
 from gateway.limits import Limits
+from turnout.core.clock import monotonic_s
 from turnout.core.errors import Overloaded
 
 # So long a body that is being received waits for room. Should all room be taken by such bodies, the first to give up
 # makes room for the others.
 PAUSE_S: Final = 2.0
+_LATELY_S: Final = 1.0
 
 
 class Pressure:
@@ -30,6 +33,7 @@ class Pressure:
         self.held_bytes = 0
         self.presses = False
         self._limits = limits
+        self._shed_s = -math.inf
         self._paused: set[asyncio.Future[None]] = set()
 
     def crowd(self, by: int) -> None:
@@ -48,6 +52,15 @@ class Pressure:
         )
 
     @property
+    def sheds(self) -> bool:
+        """Whether callers were shed just now: work that no caller waits for is not to be begun."""
+        return monotonic_s() - self._shed_s < _LATELY_S
+
+    def note_shed(self) -> None:
+        """Note that a caller is shed."""
+        self._shed_s = monotonic_s()
+
+    @property
     def is_full(self) -> bool:
         """Whether the process holds as many requests or rows as it may."""
         return self.requests >= self._limits.held_requests or self.rows >= self._limits.held_rows
@@ -56,13 +69,16 @@ class Pressure:
         """Raise Overloaded while the process holds as many requests or rows as it may."""
         limits = self._limits
         if self.requests >= limits.held_requests:
+            self.note_shed()
             raise Overloaded(f"{self.requests} requests wait or run in this process already")
         if self.rows >= limits.held_rows:
+            self.note_shed()
             raise Overloaded(f"{self.rows} rows wait or run in this process already")
 
     def check_bytes(self, size: int = 1) -> None:
         """Raise Overloaded if there is no room for so many bytes more."""
         if self.held_bytes + size > self._limits.held_bytes:
+            self.note_shed()
             raise Overloaded(f"{self.held_bytes} bytes of requests are held already")
 
     def enter(self, rows: int) -> None:
@@ -79,13 +95,11 @@ class Pressure:
         self.look()
 
     def hold(self, size: int) -> None:
-        """Count bytes that are here, whether there was room for them or not."""
-        self.held_bytes += size
-        self.look()
+        """Count bytes that are here, whether there was room for them or not; negative: no more.
 
-    def release(self, size: int) -> None:
-        """Count bytes no more; who waits to read on is told once there is room."""
-        self.held_bytes -= size
+        Who waits to read on is told once there is room.
+        """
+        self.held_bytes += size
         self.look()
         if self._paused and self.held_bytes < self._limits.held_bytes:
             paused, self._paused = self._paused, set()

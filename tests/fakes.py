@@ -206,7 +206,7 @@ class Plane:
         self.sent = []
         self.loads = []
         self.pool = Pool(self.metrics, folder / "scratch", self.loads.append)
-        self.router = Router(self.metrics, access_log, seed=seed)
+        self.router = Router(self.metrics, access_log, self.pool.pressure, seed=seed)
         self.follower = Follower(self.pool, self.router, self.sent.append)
         self.backend = GatewayBackend(self.pool, self.router, self.follower, self.metrics)
         self.generation = 0

@@ -10,6 +10,7 @@ import msgspec
 from gateway.doors.interface import Answer
 from gateway.observe.access_log import AccessLog
 from gateway.observe.metrics import Metrics
+from gateway.pressure import Pressure
 from gateway.routing.long_answers import LongAnswers
 from gateway.routing.recorder import Recorder
 from gateway.routing.shadow import Shadows
@@ -31,12 +32,14 @@ _LOG: Final = logging.getLogger(__name__)
 class Router:
     """Routes by a table that is swapped whole. `seed` makes the draws repeatable, for tests."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None, *, seed: int | None = None) -> None:
+    def __init__(
+        self, metrics: Metrics, access_log: AccessLog | None, pressure: Pressure, *, seed: int | None = None
+    ) -> None:
         self.table: Table | None = None
         self.metrics = metrics
         self._recorder = Recorder(metrics, access_log)
         self._draw = random.Random(seed).random  # noqa: S311  a split needs no secrecy
-        self._shadows = Shadows(metrics)
+        self._shadows = Shadows(metrics, pressure)
         self._long_answers = LongAnswers()
 
     def swap(self, table: Table) -> None:

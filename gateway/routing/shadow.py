@@ -14,6 +14,7 @@ from zlib import crc32
 import msgspec
 
 from gateway.observe.metrics import DROPPED_SHADOW, Metrics
+from gateway.pressure import Pressure
 from gateway.routing.compare import Verdict, verdicts
 from gateway.routing.table import ShadowArm, Table
 from gateway.serving.loading import Call
@@ -70,10 +71,11 @@ class Budget:
 
 
 class Shadows:
-    """All shadows of a table."""
+    """All shadows of a table. While `pressure` makes the process shed callers, copies are dropped first."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, pressure: Pressure) -> None:
         self._metrics = metrics
+        self._pressure = pressure
         self._dropped = metrics.dropped(DROPPED_SHADOW)
         self._queues: dict[str, _CopyQueue] = {}
 
@@ -83,7 +85,7 @@ class Shadows:
         for key in self._queues.keys() - wanted:
             self._dropped.add(self._queues.pop(key).close())
         for key in wanted - self._queues.keys():
-            self._queues[key] = _CopyQueue(self._metrics)
+            self._queues[key] = _CopyQueue(self._metrics, self._pressure)
         for queue in self._queues.values():
             queue.budget.share = PROCESS_SHARE / len(self._queues)
 
@@ -94,7 +96,7 @@ class Shadows:
         size = sum(tensor.nbytes for tensor in (*request.inputs.values(), *answer.values()))
         copy = _Copy(arm, request.inputs, answer, rows, request.request_id, request.traceparent, size)
         queue = self._queues.get(arm.target.key)
-        if queue is None or not queue.offer(copy):
+        if queue is None or self._pressure.sheds or not queue.offer(copy):
             self._dropped.add()
 
     async def close(self) -> None:
@@ -110,9 +112,11 @@ class Shadows:
 class _CopyQueue:
     """The queue of one shadow version, and the task that works it off one by one."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, pressure: Pressure) -> None:
         self.budget = Budget(PROCESS_SHARE)
         self._metrics = metrics
+        self._pressure = pressure
+        self._dropped = metrics.dropped(DROPPED_SHADOW)
         self._copies: deque[_Copy] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -140,6 +144,9 @@ class _CopyQueue:
             await asyncio.sleep(self.budget.debt_s())  # also lets others have the loop between two quick copies
             copy = self._copies.popleft()
             self._bytes -= copy.size
+            if self._pressure.sheds:
+                self._dropped.add()
+                continue
             began_s = monotonic_s()
             work = _Metered(_work_off(copy, self._metrics))
             await work

@@ -44,6 +44,7 @@ class Shedding:
         retry_s = choice.target.served.sheds(longest_s if left_s is None else min(left_s, longest_s))
         if not retry_s:
             return None
+        self._pressure.note_shed()
         shed = choice.shed(retry_s)
         self._router.shed(name, choice, protocol, shed.error, request_id, received_s)
         return shed

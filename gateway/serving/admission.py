@@ -58,6 +58,7 @@ class Admission:
         """
         retry_s = self.sheds(rows, deadline.left_s)
         if retry_s:
+            self._pressure.note_shed()
             raise Overloaded(self._why(), retry_after_s=retry_s)
         self._pressure.enter(rows)
         behind = self.rows > 0
@@ -89,6 +90,7 @@ class Admission:
         """Count rows that wait from now on, and their bytes. Raises Overloaded when there is no room for them."""
         limits = self.limits
         if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes + size > limits.queue_bytes:
+            self._pressure.note_shed()
             raise Overloaded(self._why(), retry_after_s=_whole(self._pace.row_s * rows))
         self.waiting_rows += rows
         self.waiting_bytes += size

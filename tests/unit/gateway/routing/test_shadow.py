@@ -149,6 +149,22 @@ async def test_hung_shadow_costs_the_champion_nothing(plane):
     assert plane.count("turnout_dropped_total", what="shadow") == 50
 
 
+async def test_copies_are_the_first_to_go(plane):
+    """While callers are shed no copy is taken and none that waits is run; each is counted."""
+    model = FakeModel()
+    await serve(plane, model)
+    gate = model.answer = Gate()
+    for _ in range(3):
+        await plane.predict(request())
+    await eventually_async(lambda: gate.waiting == 1)
+    plane.backend.pressure.note_shed()
+    await plane.predict(request())
+    assert plane.count("turnout_dropped_total", what="shadow") == 1
+    gate.event.set()
+    await eventually_async(lambda: plane.count("turnout_dropped_total", what="shadow") == 3)
+    assert plane.count("turnout_shadow_requests_total") == 1
+
+
 async def test_waiting_copies_are_bounded_in_bytes(plane, monkeypatch):
     """Large requests wait in smaller number, text counted by its length."""
     monkeypatch.setattr(shadow, "QUEUE_BYTES", 10_000)
