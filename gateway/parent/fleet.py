@@ -210,11 +210,12 @@ class Fleet:
 
     async def restart(self) -> str:
         """Replace all processes that serve, one after the other; return why it was given up, empty when it is done."""
-        for process in [process for process in self.processes if process.in_service and not process.leaves]:
+        serving = [process for process in self.processes if process.in_service and not process.leaves]
+        for process in serving:
             reason = await self._relief.of(process)
             if reason:
                 return reason
-        return ""
+        return "" if serving else "no gateway process serves yet"
 
     async def drain(self, seconds: float) -> None:
         """Let every process finish within `seconds`, then end those that have not."""

@@ -57,6 +57,13 @@ async def test_a_successor_that_fails_what_is_served_does_not_take_over(tmp_path
         assert (fleet.processes, old.leaves, new.commits()) == ([old], False, [])
 
 
+async def test_where_nothing_is_served_nothing_is_replaced(tmp_path):
+    """An operator who restarts too early reads so."""
+    async with leading(tmp_path, 1) as fleet:
+        assert await fleet.restart() == "no gateway process serves yet"
+        assert len(fleet.started) == 1
+
+
 async def test_a_successor_that_dies_ends_the_restart(tmp_path):
     """What it was loading is suspected, the old process serves on, and a later restart may succeed."""
     async with leading(tmp_path, 1) as fleet:

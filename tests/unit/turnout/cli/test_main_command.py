@@ -68,6 +68,14 @@ def test_adopting_needs_a_state_folder(capsys, tmp_path):
     assert "is no state folder" in err
 
 
+def test_a_restart_needs_a_running_gateway(capsys, tmp_path):
+    """There is nothing to replace, and no wish is left behind for the next start."""
+    code, _, err = _run(capsys, "gateway", "restart", "--state", str(tmp_path))
+    assert code == 1
+    assert "no gateway runs with state folder" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_adopting_while_the_gateway_is_down_waits_for_its_next_start(capsys, tmp_path):
     """The wish is kept in STATE."""
     code, out, _ = _run(capsys, "gateway", "adopt", "--state", str(tmp_path))
