@@ -223,8 +223,9 @@ class _Member:
         self._timer.cancel()
         if self.answer.done() and not self.answer.cancelled():
             self.answer.exception()  # seen, even by a caller that left in the very turn in which it came
-        if self.batch is not None:
-            self.batch.left()
+        batch, self.batch = self.batch, None  # or they would keep each other, and all their tensors, for the collector
+        if batch is not None:
+            batch.left()
 
     def fail(self, error: Exception) -> None:
         """Tell a failure, in an exception of its own: each caller raises it anew."""
