@@ -249,7 +249,8 @@ def prove(
     """Restart and then drain one machine whose files lie in `place`."""
     folder, state = place / "models", place / "state"
     versions.write_onnx(folder / "one", 1.0)
-    with serve(folder, state, "--processes", str(processes), "--drain-seconds", f"{drain_seconds:g}") as gateway:
+    flags = ("--processes", str(processes), "--drain-seconds", f"{drain_seconds:g}")
+    with serve(folder, state, *flags, prefix=("setsid",)) as gateway:  # without a terminal, whoever starts this
         asyncio.run(restart(campaign, gateway, state, restarts, clients))
         asyncio.run(drain(campaign, gateway, clients))
 

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -41,7 +40,8 @@ _PROCESSES_SHARE: Final = 0.8
 class Signals:
     """SIGTERM and SIGINT: the first asks to stop, the second forces. SIGHUP asks to replace the gateway processes.
 
-    From a terminal SIGHUP means that it is gone, and so is whoever started this: there it is as SIGTERM.
+    Below a terminal SIGHUP says that it is gone, and so is whoever started this: there it is as SIGTERM, unless nohup
+    was asked for.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,21 @@ class Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._hear)
-        loop.add_signal_handler(signal.SIGHUP, self._hear if os.isatty(sys.stderr.fileno()) else self.restart.set)
+        stays = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal()
+        loop.add_signal_handler(signal.SIGHUP, self.restart.set if stays else self._hear)
 
     def _hear(self) -> None:
         if self.stop.is_set():
             self.force.set()
         self.stop.set()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class Parts(msgspec.Struct, frozen=True):
