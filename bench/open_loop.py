@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from bench.raw_calls import OK, Ended, GrpcConnection, HttpConnection
+from bench.raw_calls import ODD, OK, Ended, GrpcConnection, HttpConnection
 
 _TICK_S: Final = 0.0005
 _LAST_S: Final = 10.0  # so long answers are waited for at the end
@@ -188,6 +188,7 @@ async def _main(plan: Plan, result: Path) -> None:
         sent=run.sent,
         done=run.done,
         outcome=run.outcome,
+        odd=[f"{count} x {said}" for said, count in (+ODD).items()],
         busy=(time.process_time() - before_s) / run.ends_s,
     )
 

@@ -5,12 +5,15 @@ Reads of an answer only how it ended. Understands what this gateway sends to suc
 
 import asyncio
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, cast
 
 Ended: TypeAlias = Callable[[Any, int, int], None]
 
 NONE, OK, SHED, EXPIRED, OTHER = range(5)
+# What was said by answers of no known kind.
+ODD: Final[Counter[str]] = Counter()
 _HTTP: Final = {b"200": OK, b"429": SHED, b"504": EXPIRED}
 _GRPC: Final = {b"0": OK, b"8": SHED, b"4": EXPIRED}
 _LENGTH: Final = b"content-length: "
@@ -87,12 +90,15 @@ class HttpConnection(asyncio.Protocol):
             self._rest = data
             return
         self._rest = b""
-        self._end(_HTTP.get(data[9:12], OTHER))
+        outcome = _HTTP.get(data[9:12], OTHER)
+        ODD[data[9:12].decode()] += outcome == OTHER
+        self._end(outcome)
 
     def connection_lost(self, _: Exception | None) -> None:
         """Tell of a request that got no answer (asyncio's callback)."""
         self.leaving = True
         if not self.free:
+            ODD["connection lost"] += 1
             self._end(OTHER)
 
     def _end(self, outcome: int) -> None:
@@ -153,6 +159,7 @@ class GrpcConnection(asyncio.Protocol):
         """Tell of calls that got no answer (asyncio's callback)."""
         self.leaving = True
         calls, self._calls = self._calls, {}
+        ODD["connection lost"] += len(calls)
         for number in calls.values():
             self._ended(self, number, OTHER)
 
@@ -170,15 +177,17 @@ class GrpcConnection(asyncio.Protocol):
                 self.send(number, request)
         elif kind == _HEADERS and flags & _END_STREAM:
             at = payload.find(_STATUS) + len(_STATUS)
-            self._end(stream, _GRPC.get(payload[at + 1 : at + 1 + payload[at]], OTHER))
+            status = payload[at + 1 : at + 1 + payload[at]]
+            self._end(stream, _GRPC.get(status, OTHER), f"status {status.decode()}")
         elif kind == _GO_AWAY:
             self.leaving = True
         elif kind == _RESET:
-            self._end(stream, OTHER)
+            self._end(stream, OTHER, f"reset {int.from_bytes(payload, 'big')}")
 
-    def _end(self, stream: int, outcome: int) -> None:
+    def _end(self, stream: int, outcome: int, said: str) -> None:
         number = self._calls.pop(stream, None)
         if number is not None:
+            ODD[said] += outcome == OTHER
             self.free += 1
             self._ended(self, number, outcome)
 

@@ -26,7 +26,7 @@ from gateway.doors.grpc_core import CoreCall
 from gateway.doors.interface import Answer, Backend
 from gateway.limits import Limits
 from turnout.core.clock import monotonic_s
-from turnout.core.errors import Cancelled, NotReady, Overloaded, TurnoutError
+from turnout.core.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, TurnoutError
 from turnout.core.request import Prediction, PredictRequest
 from turnout.core.status import shown_message
 from turnout.core.traceparent import accepted
@@ -166,6 +166,8 @@ class Predictions:
 
         def ended(gone: bool) -> None:  # noqa: FBT001  the only thing that is told
             try:
+                if gone and call.left_s == 0:
+                    raise DeadlineExceeded("the deadline passed before the message came")
                 if gone:
                     raise Cancelled("the caller left before its message came")
                 brought(core, None)
