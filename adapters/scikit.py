@@ -5,6 +5,7 @@ or `value` (DESIGN 5). It must not guess: what has no place in that contract is 
 """
 
 import asyncio
+import contextlib
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import sklearn
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
@@ -56,9 +58,13 @@ class ScikitModel(SyncModel):
         rows = self._rows(inputs)
         try:
             for transform in self._transforms:
-                rows = transform(rows)
-            return {name: self._answer(name, rows) for name in outputs}
+                with _checked_once(rows):
+                    rows = transform(rows)
+            with _checked_once(rows):
+                return {name: self._answer(name, rows) for name in outputs}
         except Exception as error:
+            if isinstance(error, ValueError):
+                _refuse_missing(inputs, error)
             if not self._mismatch:
                 raise
             raise ModelFault(f"{type(error).__name__}: {error} ({self._mismatch})") from error
@@ -225,6 +231,25 @@ def _stages(estimator: Any) -> tuple[list[Callable[[Any], Any]], Any]:
         return [], estimator
     before = [step.transform for _, step in estimator.steps[:-1] if step is not None and step != "passthrough"]
     return before, estimator.steps[-1][1]
+
+
+def _checked_once(rows: Any) -> contextlib.AbstractContextManager[None]:
+    """Return the surroundings of one step: scikit-learn need not look again for what is known of these rows."""
+    return sklearn.config_context(assume_finite=_is_finite(rows), skip_parameter_validation=True)
+
+
+def _is_finite(rows: Any) -> bool:
+    """Tell whether these are numbers without a missing or infinite one; False where only scikit-learn can tell."""
+    return isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and bool(np.isfinite(rows).all())
+
+
+def _refuse_missing(inputs: TensorMap, error: ValueError) -> None:
+    """Raise InvalidInput where a caller sent a missing or infinite number: the estimator says that it cannot use it."""
+    for name, tensor in inputs.items():
+        if tensor.datatype.is_float and not np.isfinite(tensor.array).all():
+            index = int(np.flatnonzero(~np.isfinite(tensor.array.reshape(-1)))[0])
+            said = str(error).partition("\n")[0]
+            raise InvalidInput(f"tensor '{name}': element {index} is missing or infinite: {said}") from error
 
 
 def _pandas() -> Any:

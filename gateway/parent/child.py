@@ -18,6 +18,8 @@ _CONFIG_FLAG: Final = "--config-fd"
 # glibc gives each of the many threads of engines and of grpcio an arena, and each grows to its own peak: with two the
 # memory of a process is flat after some ten thousand requests (bench/campaign/memory.py).
 _FEW_ARENAS: Final = {"MALLOC_ARENA_MAX": "2"}
+# Requests run beside each other: a call that spreads over all cores waits, spinning, for its own threads.
+_ONE_THREAD_A_CALL: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 async def start(
@@ -44,7 +46,7 @@ async def start(
             pass_fds=(file.fileno(), *passed),
             start_new_session=True,
             # grpcio writes to stderr by itself, past every log, when a listener of ours is taken out of service.
-            env={"GRPC_VERBOSITY": "NONE", **_FEW_ARENAS, **os.environ},
+            env={"GRPC_VERBOSITY": "NONE", **_FEW_ARENAS, **_ONE_THREAD_A_CALL, **os.environ},
         )
 
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 from adapters.interface import LoadFailed
@@ -50,6 +50,32 @@ def test_unnamed_features_are_one_matrix(tmp_path):
     }
     assert model.properties["engine"].startswith("scikit-learn ")
     model.close()
+
+
+def test_a_missing_number_is_refused_where_the_estimator_cannot_use_it(tmp_path):
+    """The caller is told which number it is, for a matrix and for named columns; who takes missing ones gets them."""
+    missing = MATRIX.copy()
+    missing[1, 2] = np.nan
+    plain = load(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()).fit(MATRIX, TARGET))
+    with pytest.raises(InvalidInput, match="tensor 'x': element 5 is missing or infinite: Input X contains NaN"):
+        answers(plain, {"x": Tensor.of(missing)})
+    frame = pd.DataFrame(MATRIX, columns=["a", "b", "c"])
+    named = load(tmp_path, LogisticRegression().fit(frame, TARGET))
+    with pytest.raises(InvalidInput, match="tensor 'c': element 1 is missing or infinite"):
+        answers(named, {name: Tensor.of(missing[:, at].copy()) for at, name in enumerate(frame)})
+    fitted = HistGradientBoostingClassifier(max_iter=5).fit(MATRIX, TARGET)
+    got = answers(load(tmp_path, fitted), {"x": Tensor.of(missing)})
+    assert got["label"] == fitted.predict(missing).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_number_that_a_step_makes_infinite_is_still_found(tmp_path):
+    """What scikit-learn need not look at again is only what is known to be finite: each step's rows are looked at."""
+    fitted = make_pipeline(FunctionTransformer(np.log), LogisticRegression()).fit(np.abs(MATRIX) + 1, TARGET)
+    model = load(tmp_path, fitted, ".pkl")
+    assert answers(model, {"x": Tensor.of(np.abs(MATRIX) + 1)})["label"] == fitted.predict(np.abs(MATRIX) + 1).tolist()
+    with pytest.raises(ValueError, match="infinity"):
+        answers(model, {"x": Tensor.of(np.zeros_like(MATRIX))})
 
 
 @pytest.mark.parametrize("suffix", [".skops", ".joblib", ".pkl"])
