@@ -235,7 +235,10 @@ def _stages(estimator: Any) -> tuple[list[Callable[[Any], Any]], Any]:
 
 def _checked_once(rows: Any) -> contextlib.AbstractContextManager[None]:
     """Return the surroundings of one step: scikit-learn need not look again for what is known of these rows."""
-    return sklearn.config_context(assume_finite=_is_finite(rows), skip_parameter_validation=True)
+    known: contextlib.AbstractContextManager[None] = sklearn.config_context(
+        assume_finite=_is_finite(rows), skip_parameter_validation=True
+    )
+    return known
 
 
 def _is_finite(rows: Any) -> bool:
