@@ -164,7 +164,7 @@ def test_what_fails_later_names_the_versions_too(tmp_path):
     aged(tmp_path / "model.joblib")
     model = load_file(tmp_path / "model.joblib")
     del model.model._estimator.coef_
-    with pytest.raises(ModelFault, match=r"not fitted yet.*fitted with scikit-learn 1\.2\.0"):
+    with pytest.raises(ModelFault, match=r"coef_.*fitted with scikit-learn 1\.2\.0"):
         model.predict({"x": Tensor.of(np.ones((1, 3)))}, ("label",))
 
 
