@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from adapters.worker.model import WorkerModel
 from tests import jvm_builds
+from tests.gathering import gathered
 from tests.integration.jvm.frames_by_hand import PREDICT, as_text
 from tests.integration.jvm.spark_runs import QUICK_START, Plan, record, row
+from turnout.core.errors import InvalidInput
 from turnout.core.tensor import Datatype, Tensor
 
 TRAINING = Path(__file__).with_name("train_pipelines.py")
@@ -63,6 +66,18 @@ async def ask_unseen(worker, rows):
     return [await worker.client.ask(PREDICT, rows) for rows in (unseen, missing, row(missing, 0, 2))]
 
 
+async def ask_unseen_gathered(worker, rows):
+    """Ask as above; then row by row at once, as a gateway gathers them, an unseen carrier in their midst."""
+    model = await WorkerModel.connect(worker.source)
+    requests = [row(rows, at) for at in range(16)]
+    requests[7] = requests[7] | {"carrier": Tensor.of(as_text(["ZZ"]))}
+    with tempfile.TemporaryDirectory() as folder:
+        ends, calls = await gathered(model, requests, Path(folder))
+    await model.close()
+    told = [str(end) if isinstance(end, InvalidInput) else end["prediction"].array.tolist() for end in ends]
+    return await ask_unseen(worker, rows), told, calls
+
+
 async def ask_with_label(worker, rows):
     """Ask with the label of the training beside the inputs, and with an input that is not there."""
     labelled = row(rows, 0, 4) | {"outcome": Tensor.of(as_text(["late", "on time", None, "??"]))}
@@ -86,7 +101,7 @@ FOLDING = {
     "text_hashing": Plan(),
     "text_counts": Plan(),
     "sql_misc": Plan(options={}, trusted=False),
-    "skipping": Plan(inputs=FLIGHT_INPUTS, probe=ask_unseen),
+    "skipping": Plan(inputs=FLIGHT_INPUTS, probe=ask_unseen_gathered),
     "keeping": Plan(inputs=FLIGHT_INPUTS),
     "throwing": Plan(probe=ask_unseen),
     "clusters": Plan(inputs=[("pair", "FP64", "-1,2"), ("f2", "FP64", "-1")]),

@@ -96,11 +96,26 @@ def test_dropped_rows_are_the_callers_fault(runs):
     run = runs["skipping"]
     for answer, want in zip(run.answers, run.reference["answers"], strict=True):
         assert (answer.type == RESULT) == (want is not None)
-    unseen, missing, fine = run.probed
+    unseen, missing, fine = run.probed[0]
     assert (unseen.code, unseen.message) == ("invalid_input", "tensor 'carrier': row 1: the pipeline drops it")
     assert missing.code == "invalid_input"
     assert "row 2: the pipeline drops it" in missing.message
     assert fine.type == RESULT
+
+
+def test_a_dropped_row_fails_alone_among_gathered_requests(runs):
+    """In a call of many requests the one whose row is dropped is told of its own row; the others are answered."""
+    run = runs["skipping"]
+    _, told, calls = run.probed
+    wanted = [None if answer is None else [answer["prediction"]] for answer in run.reference["answers"][:16]]
+    dropped = [at for at, end in enumerate(told) if isinstance(end, str)]
+    assert 7 in dropped
+    assert told[7] == "tensor 'carrier': row 0: the pipeline drops it"
+    assert [end for at, end in enumerate(told) if at not in dropped] == [
+        want for at, want in enumerate(wanted) if at not in dropped
+    ]
+    assert all(at == 7 or wanted[at] is None for at in dropped)
+    assert calls[:2] == [1, 15]
 
 
 def test_rows_that_throw_are_the_models_fault(runs):
