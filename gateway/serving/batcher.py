@@ -76,6 +76,7 @@ class Batcher:
             member.leave()
             if member in self._waiting:
                 self._unqueue(member)
+            del member  # else a failure, its traceback and this would hold each other, and the tensors
 
     def rebound(self, max_rows: int) -> None:
         """Take a new bound, and the admission's new ones; who waits and now fits is served."""
