@@ -2,11 +2,14 @@
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from turnout.core.snapshot import EXACT, NUMERIC, Comparison
 from turnout.core.tensor import Array, Datatype, Tensor, TensorMap
+
+_FEW_BYTES: Final = 4096
 
 
 class Verdict(enum.StrEnum):
@@ -34,6 +37,8 @@ def verdicts(
         answered = shadow.get(name)
         if answered is None or answered.datatype is not expected.datatype or answered.shape != expected.shape:
             return {Verdict.INCOMPARABLE: count}
+        if _is_identical(expected, answered):
+            continue
         same = _same(expected, answered, policy.get(name) or (NUMERIC if expected.datatype.is_float else EXACT))
         by_row = rows is not None and same.ndim > 0 and same.shape[0] == rows
         agree &= same.reshape(count, -1).all(axis=1) if by_row else same.all()
@@ -41,6 +46,13 @@ def verdicts(
     return {
         verdict: number for verdict, number in ((Verdict.AGREE, agreed), (Verdict.DISAGREE, count - agreed)) if number
     }
+
+
+def _is_identical(expected: Tensor, answered: Tensor) -> bool:
+    """Tell whether few numbers have the same bits: then they agree by every measure, and most do."""
+    if expected.datatype is Datatype.BYTES or expected.array.nbytes > _FEW_BYTES:
+        return False
+    return expected.array.tobytes() == answered.array.tobytes()
 
 
 def _same(expected: Tensor, answered: Tensor, how: Comparison) -> Array:

@@ -213,7 +213,10 @@ async def _compared(copy: _Copy) -> dict[Verdict, int]:
         child(copy.traceparent) if copy.traceparent is not None else None,
     )
     wanted = target.wanted(tuple(copy.answer))
-    answer = await served.predict(inputs, wanted, call, rows)
+    call.rows = rows
+    answer = served.predict_now(inputs, wanted, call, rows)
+    if answer is None:
+        answer = await served.predict(inputs, wanted, call, rows)
     if served.predicted is not None:
         served.predicted.count(answer)
     return verdicts(copy.answer, answer, copy.arm.compare, copy.rows)
