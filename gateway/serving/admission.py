@@ -20,12 +20,15 @@ class Admission:
     A request that is not answered within its turn calls `arrive`, then `enter` (or waits in a batcher, which tells its
     rows by `queue` and `unqueue`), and at the end `depart`, exactly once. Whoever was let in calls `leave` exactly
     once. A freed place goes to the longest waiting at once: nobody overtakes. `idle` is set while no call is under way.
+    `at_once` is how many calls the model runs side by side.
     """
 
     def __init__(self, limits: VersionLimits, pressure: Pressure) -> None:
         self.limits = limits
         self.in_flight = limits.in_flight
         self.running = 0
+        self.at_once = 1
+        self.requests = 0
         self.rows = 0
         self.waiting_rows = 0
         self.waiting_bytes = 0
@@ -39,20 +42,20 @@ class Admission:
     def sheds(self, rows: int, left_s: float) -> int:
         """Tell whether so many rows would find no room now, or no answer in the time left: when to come back, else 0.
 
-        An idle version takes all.
+        Who would run at once is taken, however little time it has.
         """
         if self.running >= self.in_flight or self.waiting_rows:
             limits = self.limits
             if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes > limits.queue_bytes:
                 return _whole(self._pace.row_s * rows)
-        if self.rows:
+        if self.requests >= self.at_once:
             late_s = self._pace.expected_s(self.rows + rows) - left_s
             if late_s > 0:
                 return _whole(late_s)
         return 0
 
     def arrive(self, rows: int, deadline: Deadline) -> bool:
-        """Count a request until it departs, and tell whether others were there.
+        """Count a request until it departs, and tell whether it has to wait for others.
 
         Raises Overloaded where there is no room, or it would be answered late.
         """
@@ -61,9 +64,10 @@ class Admission:
             self._pressure.note_shed()
             raise Overloaded(self._why(), retry_after_s=retry_s)
         self._pressure.enter(rows)
-        behind = self.rows > 0
-        if not behind:
+        if not self.requests:
             self._pace.began(monotonic_s())
+        behind = self.requests >= self.at_once
+        self.requests += 1
         self.rows += rows
         return behind
 
@@ -77,6 +81,7 @@ class Admission:
             self._pace.judged(late=late)
         if ran:
             self._pace.left(rows, self.rows, monotonic_s())
+        self.requests -= 1
         self.rows -= rows
 
     def try_enter(self) -> bool:

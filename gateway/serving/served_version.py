@@ -36,10 +36,7 @@ class Failure(NamedTuple):
 
 
 class ServedVersion:
-    """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready.
-
-    `serving` while calls are taken: in rotation, and not at rest because one call after another failed.
-    """
+    """A version of the pool. `on_change` is called after each step of its life, `reason` says why it is not ready."""
 
     def __init__(
         self, entry: VersionEntry, metrics: Metrics, on_change: Callable[["ServedVersion"], None], pressure: Pressure
@@ -110,8 +107,11 @@ class ServedVersion:
             self.engine = await load(self.entry, directory, socket, scratch)
             self._bind_predicted()
             self._become(Stage.WARMING)
-            if isinstance(self.engine.model, WatchedModel):
-                self.engine.model.watch(self._lost, self._back)
+            model = self.engine.model
+            if isinstance(model, BoundedModel):
+                self._admission.at_once = model.calls_at_once
+            if isinstance(model, WatchedModel):
+                model.watch(self._lost, self._back)
             golden = await replay_golden(self.engine, self.entry, directory)
             await warm(self.engine, golden)
             await self._look_at_rows(self.engine, golden)

@@ -216,6 +216,16 @@ async def test_who_cannot_be_answered_in_time_is_not_let_in(monkeypatch):
     admission.arrive(1, far())
 
 
+async def test_who_would_run_at_once_is_let_in(monkeypatch):
+    """A model that runs two calls side by side takes a second one, whatever the first is, and no third that is late."""
+    admission = departures(monkeypatch, 1.0)
+    admission.at_once = 2
+    for _ in range(2):
+        admission.arrive(1, Deadline.after(0.001))
+    with pytest.raises(Overloaded):
+        admission.arrive(1, Deadline.after(0.7))
+
+
 async def test_a_full_queue_says_when_to_come_back(monkeypatch):
     """The time to come back is that in which as many rows leave, in whole seconds."""
     admission = departures(monkeypatch, 3.5)
