@@ -47,8 +47,9 @@ from turnout.core.clock import Deadline
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
-# Requests make many short-lived objects and few cycles: look for cycles less often than Python does by itself.
-GC_THRESHOLD: Final = (20_000, 20, 50)
+# Requests make many short-lived objects and few cycles: look for young cycles less often than Python does by itself.
+# Old ones (connections, tables, versions that left) soon: what stays is frozen, so a look at all the rest is quick.
+GC_THRESHOLD: Final = (10_000, 5, 5)
 _LOOK_S: Final = 0.05
 # A leaving process without connections stays this long for callers who have not heard yet.
 _QUIET_S: Final = 0.5

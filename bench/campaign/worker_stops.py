@@ -69,8 +69,11 @@ class Hit(msgspec.Struct):
 
 
 GRPC_STATUS: Final = {0: 200, 14: 503, 4: 504, 8: 429}
-ALLOWED: Final = {False: (200, 503), True: (200, 429, 503, 504)}
-"""Statuses around a kill and around a stop: while nobody knows yet that a worker is stopped, callers queue for it."""
+ALLOWED: Final = {False: (200, 429, 503), True: (200, 429, 503, 504)}
+"""Statuses around a kill and around a stop; 429 is for callers who would come too late. While nobody knows yet that a
+worker is stopped, callers queue for it until their deadline."""
+LOST: Final = (200, 503)
+"""Statuses of calls that were in flight at a kill."""
 
 
 class Asking:
@@ -224,12 +227,17 @@ def judge(campaign: Campaign, hits: list[Hit], total: int) -> None:
         name = f"answers other than {allowed} around {'stops' if stop else 'kills'}"
         campaign.equal(name, {status: n for status, n in seen.items() if status not in (*allowed, 0)}, {})
     slow = {stop: [0.0] for stop in (False, True)}
+    lost: Counter[int] = Counter()
     early = 0
     for one in hits:
         for call in one.calls:
             if call.sent_s <= one.at_s < call.answered_s:
                 slow[one.stop].append(call.answered_s - one.at_s)
+                lost[call.status] += not one.stop
             early += call.status == 504 and call.answered_s - call.sent_s < call.deadline_s * 0.9
+    campaign.note("statuses of calls in flight at a kill", dict(lost))
+    odd = sum(count for status, count in lost.items() if status not in (*LOST, 0))
+    campaign.equal(f"calls in flight at a kill answered otherwise than {LOST}", odd, 0)
     campaign.equal("deadlines told before they had passed", early, 0)
     campaign.at_most("slowest answer of a call in flight at a kill, seconds", max(slow[False]), LOST_WITHIN_S)
     campaign.at_most("slowest answer of a call in flight at a stop, seconds", max(slow[True]), STUCK_WITHIN_S)

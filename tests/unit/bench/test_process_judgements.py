@@ -69,7 +69,8 @@ def test_hangs_wrong_answers_and_late_ones_are_told():
         "wrong answers": worker_stops.Call(0.9, 2.0, 1.5, 200, right=False),
         "hangs: calls without an answer of the gateway": worker_stops.Call(0.9, 2.0, 1.1, 0),
         "slowest answer of a call in flight at a kill, seconds": worker_stops.Call(0.9, 2.0, 2.5, 503),
-        "answers other than (200, 503) around kills": worker_stops.Call(0.9, 2.0, 1.5, 500),
+        "answers other than (200, 429, 503) around kills": worker_stops.Call(1.1, 2.0, 1.5, 500),
+        "calls in flight at a kill answered otherwise than (200, 503)": worker_stops.Call(0.9, 2.0, 1.5, 429),
     }
     for name, call in (("", good), *faults.items()):
         campaign = Campaign("judged", 1)
