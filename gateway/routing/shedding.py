@@ -1,8 +1,11 @@
 """Tells from a request's heading alone that it would be shed, so that its body need not be read.
 
 Asked only while something is pressed, then often: it must be cheap. Says nothing of a request that a fallback may
-answer, or whose version is yet to be drawn: those go the long way.
+answer, or for which one of several versions still has room: those go the long way.
 """
+
+import random
+from collections.abc import Sequence
 
 from gateway.doors.interface import Shed
 from gateway.pressure import Pressure
@@ -37,14 +40,19 @@ class Shedding:
         if self._pressure.is_full:
             return self._full(name, protocol, request_id, received_s)
         route = table.routes.get(name)
-        choice = _certain(table, route, name, number, headers)
-        if choice is None or choice.target.served is None:
-            return None
         longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
-        retry_s = choice.target.served.sheds(longest_s if left_s is None else min(left_s, longest_s))
-        if not retry_s:
+        left_s = longest_s if left_s is None else min(left_s, longest_s)
+        candidates = _candidates(table, route, name, number, headers)
+        retry_s = 0
+        for candidate in reversed(candidates):  # the first is the one to name
+            served = candidate.target.served
+            retry_s = served.sheds(left_s) if served is not None else 0
+            if not retry_s:
+                return None
+        if not candidates:
             return None
         self._pressure.note_shed()
+        choice = candidates[0]
         shed = choice.shed(retry_s)
         self._router.shed(name, choice, protocol, shed.error, request_id, received_s)
         return shed
@@ -58,13 +66,16 @@ class Shedding:
         return None
 
 
-def _certain(
+def _candidates(
     table: Table, route: CompiledRoute | None, name: str, number: int | None, headers: CallerHeaders
-) -> Choice | None:
-    """Return the version that the request gets for sure and that alone can answer it, else None."""
+) -> Sequence[Choice]:
+    """Return the versions of which one alone would answer the request; none where that cannot be told, or another may.
+
+    First the one that would be picked.
+    """
     if number is None:
-        return route.certain(headers) if route is not None and not route.rescues else None
+        return route.candidates(headers, random.random()) if route is not None and not route.rescues else ()  # noqa: S311
     try:
-        return table.pinned(name, number)
+        return (table.pinned(name, number),)
     except (NotFound, NotReady):
-        return None
+        return ()

@@ -5,6 +5,7 @@ Thousands of routes take seconds to compile: it is done in slices, so that the d
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -118,6 +119,9 @@ class CompiledRoute:
         choices = [self._choice(version, arm) for version, arm in _arms(route)]
         self._choices = choices[: len(route.variants)]
         self._only = choices[0] if len(self._choices) == 1 else None
+        self._weighted = [
+            choice for choice, variant in zip(self._choices, route.variants, strict=True) if variant.weight
+        ]
         self._matches = list(zip(route.matches, choices[len(route.variants) :], strict=True))
         self.rescues = [rescue for fallback in route.fallback if (rescue := self._rescue(fallback)) is not None]
         self.shadows = [
@@ -151,18 +155,24 @@ class CompiledRoute:
         number = bucket(sticky.salt, key) if sticky is not None and key is not None else int(draw * BUCKETS)
         return self._choices[self.split.owner(number)]
 
-    def certain(self, headers: CallerHeaders) -> Choice | None:
-        """Return who answers where the headers alone tell; None where the body or a draw decides."""
+    def candidates(self, headers: CallerHeaders, draw: float) -> Sequence[Choice]:
+        """Return who may answer, as far as headers tell; first the one that would for this draw.
+
+        More than one where the draw decides, none where the body does.
+        """
         for match, choice in self._matches:
             if is_match(match, headers):
-                return choice
+                return (choice,)
         if self._only is not None:
-            return self._only
+            return (self._only,)
         sticky = self.route.sticky
-        if sticky is not None:
-            key = sticky_key(sticky, headers, {})
-            return self._choices[self.split.owner(bucket(sticky.salt, key))] if key is not None else None
-        return None
+        key = sticky_key(sticky, headers, {}) if sticky is not None else None
+        if sticky is not None and key is not None:
+            return (self._choices[self.split.owner(bucket(sticky.salt, key))],)
+        if sticky is not None and sticky.parameter is not None:
+            return ()
+        drawn = self._choices[self.split.owner(int(draw * BUCKETS))]
+        return (drawn, *(choice for choice in self._weighted if choice is not drawn))
 
     def _choice(self, version: str, arm: str) -> Choice:
         target = self._target(version, arm)

@@ -81,3 +81,20 @@ async def test_a_full_process_sheds_every_route(plane):
     pressure.requests = 0
     pressure.look()
     assert shed(plane, "m") is None
+
+
+async def test_a_split_sheds_once_none_of_its_versions_has_room(plane):
+    """While one has room the draw decides; after that requests are shed unread, by the weights."""
+    models = {"m@1": FakeModel(), "m@2": FakeModel(), "m@3": FakeModel()}
+    split = route("split", "m@1", {"m@1": 5000, "m@2": 5000, "m@3": 0})
+    entries = [entry("m@1", limits=ONE), entry("m@2", limits=VersionLimits(in_flight=1, queue_rows=0)), entry("m@3")]
+    await plane.serve(models, route("m", "m@1"), split, entries=entries)
+    async with Full(plane):
+        assert shed(plane, "split") is None
+        gate = models["m@2"].answer = Gate()
+        other = asyncio.create_task(plane.predict(request(version=2)))
+        await eventually_async(lambda: gate.waiting)
+        assert {str(shed(plane, "split").version) for _ in range(40)} == {"m@1", "m@2"}
+        assert plane.count("turnout_requests_total", route="split", outcome="overloaded") == 40
+        gate.event.set()
+        await other
