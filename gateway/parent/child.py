@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Final
 
 _CONFIG_FLAG: Final = "--config-fd"
-# glibc gives each of the many threads of engines and of grpcio an arena, and each grows to its own peak: with two the
-# memory of a process is flat after some ten thousand requests (bench/campaign/memory.py).
+# glibc gives each of the many threads of engines and of grpcio an arena, and each grows to its own peak: with two a
+# process grows less over time (bench/campaign/memory.py).
 _FEW_ARENAS: Final = {"MALLOC_ARENA_MAX": "2"}
 # Requests run beside each other: a call that spreads over all cores waits, spinning, for its own threads.
 _ONE_THREAD_A_CALL: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
