@@ -32,6 +32,8 @@ QUEUE_COPIES: Final = 256
 QUEUE_BYTES: Final = 32 * 1024 * 1024
 PROCESS_SHARE: Final = 0.10
 WINDOW_S: Final = 1.0  # unused share is saved up for so long
+GATHER_S: Final = 0.005  # one wake for several copies: each costs the requests between them some time
+SLICE_S: Final = 0.0005  # so long quick copies run one after another before others have the loop
 
 
 class _Copy(msgspec.Struct, frozen=True, gc=False):
@@ -141,18 +143,24 @@ class _CopyQueue:
             if not self._copies:
                 self._wake.clear()
                 await self._wake.wait()
-            await asyncio.sleep(self.budget.debt_s())  # also lets others have the loop between two quick copies
-            copy = self._copies.popleft()
-            self._bytes -= copy.size
-            if self._pressure.sheds:
-                self._dropped.add()
-                continue
-            began_s = monotonic_s()
-            work = _Metered(_work_off(copy, self._metrics))
-            await work
-            served = copy.arm.target.served
-            elsewhere = served is not None and served.entry.runtime.uses_worker
-            self.budget.spend(work.spent_s if elsewhere else monotonic_s() - began_s)
+                await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(self.budget.debt_s())  # also lets others have the loop
+            end_s = monotonic_s() + SLICE_S
+            while self._copies and monotonic_s() < end_s and not self.budget.debt_s():
+                await self._run_next()
+
+    async def _run_next(self) -> None:
+        copy = self._copies.popleft()
+        self._bytes -= copy.size
+        if self._pressure.sheds:
+            self._dropped.add()
+            return
+        began_s = monotonic_s()
+        work = _Metered(_work_off(copy, self._metrics))
+        await work
+        served = copy.arm.target.served
+        elsewhere = served is not None and served.entry.runtime.uses_worker
+        self.budget.spend(work.spent_s if elsewhere else monotonic_s() - began_s)
 
 
 class _Metered:
