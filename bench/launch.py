@@ -75,8 +75,12 @@ def serve(
     cpus: str | None = None,
     environment: dict[str, str] | None = None,
     prefix: Sequence[str] = (),
+    ready: bool = True,
 ) -> Iterator[Gateway]:
-    """Run `turnout serve` over `folder` while the block runs; ports are free ones unless `flags` say otherwise."""
+    """Run `turnout serve` over `folder` while the block runs, and wait until it is ready unless told otherwise.
+
+    Ports are free ones unless `flags` say otherwise.
+    """
     pin = ["taskset", "-c", cpus] if cpus else []
     command = [*prefix, *pin, sys.executable, "-m", "turnout.cli.main", "serve", *([str(folder)] if folder else [])]
     process = subprocess.Popen(
@@ -88,7 +92,8 @@ def serve(
     )
     gateway = Gateway(process)
     try:
-        gateway.wait_ready(within_s)
+        if ready:
+            gateway.wait_ready(within_s)
         yield gateway
     finally:
         try:

@@ -43,6 +43,8 @@ from gateway.routing.backend import GatewayBackend
 from gateway.routing.follower import Follower
 from gateway.routing.router import Router
 from gateway.serving.pool import Pool
+from gateway.serving.served_version import ServedVersion
+from gateway.serving.stages import Stage
 from turnout.core.clock import Deadline
 
 _STDOUT: Final = 1
@@ -83,6 +85,7 @@ async def _run(config: ProcessConfig) -> None:
     doors = _Doors(config, GatewayBackend(pool, router, follower, metrics))
     obedience = _Obedience(follower, link.send, config.gateway.drain_seconds)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obedience.leave_alone)
+    pool.watch(obedience.see)
     tasks = [asyncio.create_task(link.beat()), asyncio.create_task(link.listen(obedience.hear))]
     if not config.replaces or await obedience.is_warm():
         await doors.open()
@@ -119,6 +122,7 @@ class _Obedience:
         self._send = send
         self._drain_seconds = drain_seconds
         self._signalled = False
+        self._hangs = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def is_warm(self) -> bool:
@@ -138,6 +142,12 @@ class _Obedience:
             self._send(SaysReady())
         elif isinstance(message, Drain) and not self.leaving.done():
             self.leaving.set_result(message)
+
+    def see(self, served: ServedVersion) -> None:
+        """Ask to be replaced once a call hangs in this process: nothing else ends its thread."""
+        if served.stage is Stage.LOST and not served.entry.runtime.uses_worker and self.serving and not self._hangs:
+            self._hangs = True
+            self._send(Leaves())
 
     def leave_alone(self) -> None:
         """Leave on an operator's signal: once the parent has another process serve, or at once where none is needed.

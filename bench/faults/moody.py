@@ -1,6 +1,7 @@
 """Writes models that misbehave on demand: the number in `x` says how, in each runtime that runs a user's code.
 
-All take `x` FP64 [-1] and answer `value` FP64 [-1]; 0 is answered as it should be.
+All take `x` FP64 [-1] and answer `value` FP64 [-1]. Ways are numbers that no warm-up asks with; others are answered as
+they should be.
 """
 
 import json
@@ -10,17 +11,17 @@ from typing import Final
 from bench import versions
 
 FINE: Final = 0
-BLOCK: Final = 1
-EXIT_NOW: Final = 2
-EXIT: Final = 3
-FORK: Final = 4
-THREADS: Final = 5
-PRINT: Final = 6
-NAN: Final = 7
-WRONG_SHAPE: Final = 8
-TOO_MANY_ROWS: Final = 9
-RAISE: Final = 10
-MEMORY: Final = 11
+BLOCK: Final = 7001
+EXIT_NOW: Final = 7002
+EXIT: Final = 7003
+FORK: Final = 7004
+THREADS: Final = 7005
+PRINT: Final = 7006
+NAN: Final = 7007
+WRONG_SHAPE: Final = 7008
+TOO_MANY_ROWS: Final = 7009
+RAISE: Final = 7010
+MEMORY: Final = 7011
 
 # A child of a fork that lives on holds the parent's sockets open: nobody may wait for it.
 PYTHON: Final = '''"""A model that does what `x` asks for."""
@@ -33,33 +34,34 @@ import time
 import numpy as np
 
 
-def act(what, rows):
-    """Misbehave in one way; return the answer."""
+def act(x):
+    """Misbehave as the largest number says, for all rows that come with it; return the answer."""
+    what, rows = int(x.max(initial=0)), len(x)
     value = np.zeros(rows)
-    if what == 1:
+    if what == 7001:
         while True:
             time.sleep(3600)
-    if what == 2:
+    if what == 7002:
         os._exit(3)
-    if what == 3:
+    if what == 7003:
         sys.exit(4)
-    if what == 4:
+    if what == 7004:
         if os.fork() == 0:
             time.sleep(20)
             os._exit(0)
-    if what == 5:
+    if what == 7005:
         for _ in range(20):
             threading.Thread(target=time.sleep, args=(20,), daemon=False).start()
-    if what == 6:
+    if what == 7006:
         print("noise " * 10_000)
         os.write(1, b"\\x00\\xff\\x10 no text, and no end of line")
-    if what == 7:
-        value[:] = np.nan
-    if what == 8:
+    if what == 7007:
+        value[x.reshape(rows, -1)[:, 0] == what] = np.nan
+    if what == 7008:
         return np.zeros((rows, 2))
-    if what == 9:
+    if what == 7009:
         return np.zeros(rows + 1)
-    if what == 10:
+    if what == 7010:
         raise RuntimeError("secret of the model")
     return value
 
@@ -68,9 +70,8 @@ class Moody:
     """The class of the Python worker."""
 
     def predict(self, inputs):
-        """Do what the first row asks."""
-        x = inputs["x"]
-        return {"value": act(int(x[0]) if len(x) else 0, len(x))}
+        """Do what the rows ask."""
+        return {"value": act(inputs["x"])}
 '''
 JAVA: Final = """import dev.turnout.spi.*;
 import java.nio.file.Path;
@@ -78,7 +79,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Does what the first row asks. */
+/** Does what the largest number says. */
 public final class MoodyModel implements Model {
     @Override
     public void load(Path directory, Map<String, String> options) {
@@ -98,20 +99,21 @@ public final class MoodyModel implements Model {
     public Batch predict(Batch inputs) throws Exception {
         int rows = inputs.rows();
         double[] values = new double[rows];
-        switch (rows == 0 ? 0 : (int) inputs.get("x").doubleAt(0)) {
-            case 1:
+        double[] x = inputs.get("x").doubles();
+        switch ((int) java.util.Arrays.stream(x).max().orElse(0)) {
+            case 7001:
                 Thread.sleep(Long.MAX_VALUE);
                 break;
-            case 2:
+            case 7002:
                 Runtime.getRuntime().halt(3);
                 break;
-            case 3:
+            case 7003:
                 System.exit(4);
                 break;
-            case 4:
+            case 7004:
                 new ProcessBuilder("sleep", "20").inheritIO().start();
                 break;
-            case 5:
+            case 7005:
                 for (int at = 0; at < 20; at++) {
                     new Thread(() -> {
                         try {
@@ -122,18 +124,20 @@ public final class MoodyModel implements Model {
                     }).start();
                 }
                 break;
-            case 6:
+            case 7006:
                 System.out.println("noise ".repeat(10_000));
                 break;
-            case 7:
-                java.util.Arrays.fill(values, Double.NaN);
+            case 7007:
+                for (int at = 0; at < rows; at++) {
+                    values[at] = x[at] == 7007 ? Double.NaN : 0;
+                }
                 break;
-            case 9:
+            case 7009:
                 values = new double[rows + 1];
                 break;
-            case 10:
+            case 7010:
                 throw new IllegalStateException("secret of the model");
-            case 11:
+            case 7011:
                 List<long[]> kept = new ArrayList<>();
                 while (true) {
                     kept.add(new long[1 << 20]);
@@ -147,15 +151,18 @@ public final class MoodyModel implements Model {
 """
 
 
-def write_python(folder: Path) -> None:
-    """Write it for the Python worker."""
+def write_python(folder: Path, *axes: int) -> None:
+    """Write it for the Python worker; `axes` are those of `x` beside its rows."""
     folder.mkdir(parents=True)
     (folder / "moody_model.py").write_text(PYTHON)
     manifest = {
         "runtime": "python",
         "artifact": "moody_model.py",
         "options": {"class": "moody_model:Moody"},
-        "signature": versions.signature(),
+        "signature": {
+            "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, *axes]}],
+            "outputs": versions.signature()["outputs"],
+        },
     }
     (folder / "model.yaml").write_text(json.dumps(manifest))
 
@@ -179,9 +186,8 @@ def write_in_process(folder: Path) -> None:
             return self
 
         def predict(self, x: object) -> object:
-            """Do what the first row asks."""
-            rows = np.asarray(x)
-            return act(int(rows[0, 0]) if len(rows) else 0, len(rows))  # type: ignore[operator]
+            """Do what the rows ask."""
+            return act(np.asarray(x))  # type: ignore[operator]
 
     Moody.__module__ = "__main__"  # cloudpickle then carries the class itself
     folder.mkdir(parents=True)

@@ -13,6 +13,7 @@ from gateway.serving.turns import Turns
 from turnout.core.snapshot import VersionEntry
 
 LOADS_AT_ONCE: Final = 2
+TURN_S: Final = 30.0
 
 
 class Pool:
@@ -130,9 +131,28 @@ class Pool:
         elif served.entry.runtime.uses_worker:
             # It costs this process nothing while its worker starts, however long that takes.
             await served.load(directory, socket, self._scratch)
-        else:
-            async with self._turns.alone() if alone else self._turns.one():
+        elif alone:
+            async with self._turns.alone():
                 await self._load_here(served, directory)
+        else:
+            await self._load_in_one_turn(served, directory)
+
+    async def _load_in_one_turn(self, served: ServedVersion, directory: Path) -> None:
+        """Load; a load that takes long gives its turn up and goes on: two that hang must not keep all others out."""
+        async with self._turns.one():
+            loading = asyncio.create_task(self._load_here(served, directory))
+            try:
+                await asyncio.wait({loading}, timeout=TURN_S)
+            except asyncio.CancelledError:
+                loading.cancel()
+                await asyncio.wait({loading})
+                raise
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.cancel()
+            await asyncio.wait({loading})
+            raise
 
     async def _load_here(self, served: ServedVersion, directory: Path) -> None:
         self._begun.add(served)

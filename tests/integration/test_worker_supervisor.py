@@ -1,6 +1,8 @@
 """The supervisor and the gateway's side of a worker, with real Python workers."""
 
 import asyncio
+import functools
+import itertools
 import logging
 
 import numpy as np
@@ -242,3 +244,43 @@ def test_it_works_on_the_gateways_loop(holder):
             return [answer["z"].array.sum() for answer in answers]
 
     assert uvloop.run(served()) == [float(1 << 18)] * 4
+
+
+async def test_two_workers_start_at_a_time_and_a_broken_one_delays_none(tmp_path):
+    """Loads are written down as they begin and end: two overlap, never three, and all good ones get ready."""
+    code = """
+import os
+import time
+
+class Model:
+    signature = {"inputs": [], "outputs": []}
+
+    def load(self, path, options):
+        note = os.open(options["notes"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(note, b"+")
+        while not os.path.exists(options["go"]):
+            time.sleep(0.005)
+        os.write(note, b"-")
+        if "broken" in options:
+            raise RuntimeError("broken")
+"""
+    notes, go = tmp_path / "notes", tmp_path / "go"
+    starts, states = asyncio.Semaphore(2), {}
+    supervisors = []
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        told = {"notes": str(notes), "go": str(go), **({"broken": "yes"} if number == 0 else {})}
+        on_state = functools.partial(lambda key, state, _reason: states.update({key: state}), number)
+        made = supervisor.WorkerSupervisor(written(folder, code, **told), "python", starts=starts, on_state=on_state)
+        supervisors.append(made)
+        await made.start()
+    try:
+        await eventually_async(lambda: notes.exists() and notes.read_text() == "++", 20)
+        go.touch()
+        wanted = {0: SupervisorState.FAILED, **dict.fromkeys(range(1, 5), SupervisorState.READY)}
+        await eventually_async(lambda: states == wanted, 30)
+    finally:
+        await asyncio.gather(*(made.stop(0) for made in supervisors))
+    running = itertools.accumulate(1 if note == "+" else -1 for note in notes.read_text())
+    assert max(running) == 2

@@ -16,7 +16,7 @@ from gateway.pressure import Pressure
 from turnout.core.tensor import Datatype
 
 PART = 64 * 1024
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 18
 
 
 def _parts(body):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.serving import pool as pool_module
 from gateway.serving.pool import LOADS_AT_ONCE
 from gateway.serving.served_version import Failure
 from gateway.serving.stages import Stage
@@ -52,6 +53,28 @@ async def test_loads_in_process_take_turns(plane):
     assert {"w@1"} < set(plane.adapter.loads)
     gate.set()
     await eventually_async(lambda: set(plane.states().values()) == {"ready"})
+
+
+async def test_loads_that_hang_keep_nobody_out(plane, monkeypatch):
+    """One that takes long gives its turn up, loads on, and can still be unloaded."""
+    monkeypatch.setattr(pool_module, "TURN_S", 0.05)
+    ended = []
+
+    def hanging(name):
+        async def load():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(name)
+
+        return load
+
+    names = [f"m@{number}" for number in range(1, 6)]
+    plane.models.update({name: hanging(name) for name in names[:3]} | dict.fromkeys(names[3:], FakeModel()))
+    await plane.prepare([entry(name, runtime=Runtime.ONNX) for name in names])
+    await eventually_async(lambda: sorted(plane.states().values()) == ["loading"] * 3 + ["ready"] * 2)
+    plane.pool.keep(names[3:])
+    await eventually_async(lambda: sorted(ended) == names[:3])
 
 
 async def test_a_suspect_loads_alone_and_after_the_others(plane):
