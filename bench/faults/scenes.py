@@ -87,6 +87,7 @@ async def play(gateway: Gateway, state: Path, scene: Scene) -> Told:
     done = asyncio.Event()
     callers = [asyncio.create_task(_ask(gateway, route, found, done)) for route, found in calls.items()]
     try:
+        await asyncio.to_thread(pid_of, gateway, "gateway.main")  # what the last scene replaced is gone
         await asyncio.sleep(_QUIET_S)
         began = time.monotonic()
         bad = await asyncio.to_thread(scene.do, gateway, state)
