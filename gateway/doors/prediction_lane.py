@@ -126,6 +126,7 @@ class LaneProtocol(DoorProtocol):
             self._leave(self._held)
         if self._looks_quiet is not None:
             self._looks_quiet.cancel()
+            self._looks_quiet = None
         super().connection_lost(exc)
 
     def shutdown(self) -> None:

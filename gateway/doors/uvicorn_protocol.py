@@ -126,6 +126,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._disconnect()
         if self._on_lost is not None:
             self._on_lost()
+        self._extensions = {}  # it holds us: a connection need not wait for the collector
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and see that a heading neither grows nor takes its time without end."""

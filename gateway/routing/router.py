@@ -58,7 +58,10 @@ class Router:
             if _rescues(visit, failure):
                 return self._wait(visit, None, failure)
             self._recorder.routed(request, visit.route, visit.choice, visit.call, status_of(failure).outcome, failure)
-            raise failure from failure.__cause__
+            try:
+                raise failure from failure.__cause__
+            finally:
+                del failure  # its traceback holds this frame: the two, and all tensors, would wait for the collector
         if prediction is None:
             return self._wait(visit, attempt, None)
         if visit.route is not None and visit.choice.is_evidence:
@@ -93,6 +96,7 @@ class Router:
             in_flight.add(-1)
             mark = prediction.fallback if prediction is not None else None
             self._recorder.routed(visit.request, visit.route, visit.choice, visit.call, outcome, failure, mark)
+            failure = None  # as above
 
     def refused(self, route: str, protocol: str, error: TurnoutError, request_id: str, received_s: float) -> None:
         """Record a request that reached no version: the door refused it, or its name is unknown."""

@@ -21,7 +21,10 @@ def requests_in_garbage():
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()
-        return sum(isinstance(found, PredictRequest) for found in gc.garbage)
+        held = [
+            held for found in gc.garbage for held in gc.get_referents(found)
+        ]  # it does not track requests themselves
+        return sum(isinstance(found, PredictRequest) for found in held)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
