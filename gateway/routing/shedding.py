@@ -42,17 +42,17 @@ class Shedding:
         route = table.routes.get(name)
         longest_s = route.deadline_s if route is not None else DEFAULT_DEADLINE_MS / 1000
         left_s = longest_s if left_s is None else min(left_s, longest_s)
-        candidates = _candidates(table, route, name, number, headers)
+        choices = _possible(table, route, name, number, headers)
         retry_s = 0
-        for candidate in reversed(candidates):  # the first is the one to name
-            served = candidate.target.served
+        for choice in reversed(choices):  # the first is the one to name
+            served = choice.target.served
             retry_s = served.sheds(left_s) if served is not None else 0
             if not retry_s:
                 return None
-        if not candidates:
+        if not choices:
             return None
         self._pressure.note_shed()
-        choice = candidates[0]
+        choice = choices[0]
         shed = choice.shed(retry_s)
         self._router.shed(name, choice, protocol, shed.error, request_id, received_s)
         return shed
@@ -66,7 +66,7 @@ class Shedding:
         return None
 
 
-def _candidates(
+def _possible(
     table: Table, route: CompiledRoute | None, name: str, number: int | None, headers: CallerHeaders
 ) -> Sequence[Choice]:
     """Return the versions of which one alone would answer the request; none where that cannot be told, or another may.
@@ -74,7 +74,7 @@ def _candidates(
     First the one that would be picked.
     """
     if number is None:
-        return route.candidates(headers, random.random()) if route is not None and not route.rescues else ()  # noqa: S311
+        return route.possible(headers, random.random()) if route is not None and not route.rescues else ()  # noqa: S311
     try:
         return (table.pinned(name, number),)
     except (NotFound, NotReady):

@@ -155,7 +155,7 @@ class CompiledRoute:
         number = bucket(sticky.salt, key) if sticky is not None and key is not None else int(draw * BUCKETS)
         return self._choices[self.split.owner(number)]
 
-    def candidates(self, headers: CallerHeaders, draw: float) -> Sequence[Choice]:
+    def possible(self, headers: CallerHeaders, draw: float) -> Sequence[Choice]:
         """Return who may answer, as far as headers tell; first the one that would for this draw.
 
         More than one where the draw decides, none where the body does.
