@@ -30,10 +30,10 @@ class WantedOutput(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
-    """An answer's bytes; `json_bytes` is the length of its JSON where raw tensors follow it, else None."""
+    """An answer's JSON, and the raw tensors behind it: views, since they may be large."""
 
     body: bytes
-    json_bytes: int | None = None
+    raws: tuple[Buffer, ...] = ()
 
 
 class PlainAnswer:
@@ -86,7 +86,7 @@ class PlannedAnswer:
         ]
         parts += (b'"outputs":[', b",".join(outputs), b"]}")
         text = b"".join(parts)
-        return Written(b"".join((text, *raws)), len(text)) if raws else Written(text)
+        return Written(text, tuple(raws))
 
     def writes_long(self, outputs: TensorMap) -> bool:
         """Tell whether writing these outputs takes longer than the loop should wait."""

@@ -14,6 +14,7 @@ from gateway.doors.interface import Shed
 from turnout.core.errors import MethodNotAllowed, NotReady, Overloaded, TurnoutError, UnsupportedEncoding
 from turnout.core.ids import VersionRef
 from turnout.core.status import shown_message, status_of
+from turnout.core.tensor import Buffer
 
 JSON: Final[Pair] = (CONTENT_TYPE, b"application/json")
 OCTETS: Final[Pair] = (CONTENT_TYPE, b"application/octet-stream")
@@ -89,6 +90,11 @@ def start(status: int, pairs: list[Pair]) -> Message:
     return {"type": "http.response.start", "status": status, "headers": pairs}
 
 
-def end(body: bytes) -> Message:
-    """Return the ASGI message with the whole body."""
+def piece(body: Buffer) -> Message:
+    """Return the ASGI message with a part of the body that others follow."""
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+def end(body: Buffer) -> Message:
+    """Return the ASGI message with the whole body, or its last part."""
     return {"type": "http.response.body", "body": body}

@@ -15,7 +15,18 @@ from gateway.doors.answer import Written
 from gateway.doors.caller import Caller, Receive, Scope, Send
 from gateway.doors.compression import PACK_FROM_BYTES, pack, wants_gzip
 from gateway.doors.envelope import caller_deadline, deadline_header_s, refuse_sequence, request_id, version_number
-from gateway.doors.http_answer import GZIP, OCTETS, end, error_parts, lines_of, our_lines, pairs_of, shed_parts, start
+from gateway.doors.http_answer import (
+    GZIP,
+    OCTETS,
+    end,
+    error_parts,
+    lines_of,
+    our_lines,
+    pairs_of,
+    piece,
+    shed_parts,
+    start,
+)
 from gateway.doors.http_headers import CONTENT_LENGTH, DEADLINE_MS, JSON_LENGTH, REQUEST_ID, TRACEPARENT, Headers
 from gateway.doors.interface import Answer, Backend
 from gateway.doors.request_body import Body, BodyIntake
@@ -24,7 +35,7 @@ from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import Internal, TurnoutError
 from turnout.core.request import AnswerWriter, Parameter, Prediction, PredictRequest
 from turnout.core.signature import TensorSpec
-from turnout.core.tensor import TensorMap
+from turnout.core.tensor import Buffer, TensorMap
 from turnout.core.traceparent import accepted
 
 _log = logging.getLogger(__name__)
@@ -84,11 +95,26 @@ class Target:
 
 
 class Response(msgspec.Struct, gc=False):
-    """A whole answer; `lines` are its headers as they go over the wire, the body's length among them."""
+    """A whole answer; `lines` are its headers as they go over the wire, the body's length among them.
+
+    `raws` follow the body.
+    """
 
     status: int
     lines: bytes
     body: bytes
+    raws: tuple[Buffer, ...] = ()
+
+    def is_packed(self, headers: Headers) -> bool:
+        """Tell whether its caller wants it as gzip, and it is worth that."""
+        size = len(self.body)
+        if self.raws:
+            size += sum(map(len, self.raws))
+        return size >= PACK_FROM_BYTES and wants_gzip(headers)
+
+    def whole(self) -> bytes:
+        """Return the whole body in one piece."""
+        return b"".join((self.body, *self.raws))
 
     def packed(self, body: bytes) -> "Response":
         """Return the same answer with its body as gzip."""
@@ -148,18 +174,15 @@ class Exchange(msgspec.Struct, eq=False, gc=False):
     def response(self, prediction: Prediction) -> Response:
         """Return the response of this very answer."""
         written: Written = prediction.written
-        body = written.body
+        body, raws = written.body, written.raws
         ours = our_lines(self.request_id, prediction.generation, prediction.version, prediction.fallback)
-        if written.json_bytes is None:
+        if not raws:
             return Response(
                 200, b"content-type: application/json\r\ncontent-length: %d\r\n%b" % (len(body), ours), body
             )
-        lines = b"%bcontent-length: %d\r\n%b" % (
-            lines_of((OCTETS, (JSON_LENGTH, b"%d" % written.json_bytes))),
-            len(body),
-            ours,
-        )
-        return Response(200, lines, body)
+        kind = lines_of((OCTETS, (JSON_LENGTH, b"%d" % len(body))))
+        lines = b"%bcontent-length: %d\r\n%b" % (kind, len(body) + sum(map(len, raws)), ours)
+        return Response(200, lines, body, raws)
 
     def refusal(self, failure: TurnoutError) -> Response:
         """Return the response of a failure, and record it unless the router has."""
@@ -211,7 +234,7 @@ class Predictions:
             return exchange.refusal(error)
         except Exception:  # noqa: BLE001  whatever it is, the caller gets our form of answer and the log the cause
             return exchange.refusal(_unforeseen(exchange))
-        if len(response.body) >= PACK_FROM_BYTES and wants_gzip(headers):
+        if response.is_packed(headers):
             return Later(exchange, answer, self._intake.holding())
         return response
 
@@ -266,15 +289,18 @@ class Predictions:
         response = await self._response(exchange, prediction(), holding, caller)
         if not caller.gone:
             await send(start(response.status, pairs_of(response.lines)))
-            await send(end(response.body))
+            *parts, last = (response.body, *response.raws)
+            for part in parts:
+                await send(piece(part))
+            await send(end(last))
 
     async def _response(
         self, exchange: Exchange, prediction: Awaitable[Prediction], holding: Holding, caller: Caller
     ) -> Response:
         try:
             response = exchange.response(await prediction)
-            if len(response.body) >= PACK_FROM_BYTES and wants_gzip(exchange.headers):
-                response = response.packed(await self._intake.run(pack, response.body))
+            if response.is_packed(exchange.headers):
+                response = response.packed(await self._intake.run(pack, response.whole()))
         except TurnoutError as error:
             return exchange.refusal(error)
         except asyncio.CancelledError:

@@ -213,7 +213,7 @@ class LaneProtocol(DoorProtocol):
         stays = waiting.keep_alive and CONNECTION_CLOSE not in pairs
         close = b"" if waiting.keep_alive or CONNECTION_CLOSE in pairs else _CLOSE_LINE
         lines = (STATUS_LINE[response.status], lines_of(pairs), response.lines, close, b"\r\n", response.body)
-        self.transport.write(b"".join(lines))
+        self.transport.write(b"".join((*lines, *response.raws)))
         waiting.response_complete = True
         if not stays:
             self.transport.close()
@@ -221,7 +221,9 @@ class LaneProtocol(DoorProtocol):
 
     def _write(self, response: Response) -> None:
         self.transport.write(
-            b"".join((STATUS_LINE[response.status], self.lane.lines, response.lines, b"\r\n", response.body))
+            b"".join(
+                (STATUS_LINE[response.status], self.lane.lines, response.lines, b"\r\n", response.body, *response.raws)
+            )
         )
         self.server_state.total_requests += 1
         self._quiet_since_s = self.loop.time()

@@ -2,14 +2,11 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
 from turnout.core.snapshot import EXACT, NUMERIC, Comparison
 from turnout.core.tensor import Array, Datatype, Tensor, TensorMap
-
-_FEW_BYTES: Final = 4096
 
 
 class Verdict(enum.StrEnum):
@@ -49,8 +46,8 @@ def verdicts(
 
 
 def _is_identical(expected: Tensor, answered: Tensor) -> bool:
-    """Tell whether few numbers have the same bits: then they agree by every measure, and most do."""
-    if expected.datatype is Datatype.BYTES or expected.array.nbytes > _FEW_BYTES:
+    """Tell whether numbers have the same bits: then they agree by every measure, and most do."""
+    if expected.datatype is Datatype.BYTES:
         return False
     return expected.array.tobytes() == answered.array.tobytes()
 

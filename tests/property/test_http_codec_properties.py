@@ -89,10 +89,7 @@ def test_any_mixture_of_answers_reads_back(cases):
     )
     prediction = Prediction({name: tensor for name, (tensor, _) in forms.items()}, None, 1)
     written = plan.write(prediction, request(name="m", request_id="r"))
-    document, rest = (
-        json.loads(written.body[: written.json_bytes]),
-        written.body[written.json_bytes or len(written.body) :],
-    )
+    document, rest = json.loads(written.body), b"".join(written.raws)
     for output, (tensor, binary) in zip(document["outputs"], forms.values(), strict=True):
         assert (output["datatype"], output["shape"]) == (tensor.datatype, list(tensor.shape))
         assert ("data" in output) is not binary
