@@ -216,9 +216,9 @@ class Predictions:
         self._backend = backend
         self._intake = intake
 
-    def begin(self, target: Target, headers: Headers, body: bytes) -> Response | Later:
+    def begin(self, target: Target, headers: Headers, body: bytes, received_s: float) -> Response | Later:
         """Answer one request whose body is here, if nothing has to be waited for; else return what `finish` takes."""
-        exchange = self._exchange(target, headers)
+        exchange = self._exchange(target, headers, received_s)
         try:
             if target.read_json is None or JSON_LENGTH in headers.raw:
                 read = exchange.reader()(body)
@@ -266,15 +266,17 @@ class Predictions:
         headers = Headers(dict(scope["headers"]))
         shed = self.shed(target, headers) if self._backend.pressure.presses else None
         if shed is None:
-            await self._complete(self._exchange(target, headers), self._intake.holding(), scope, receive, send)
+            await self._complete(
+                self._exchange(target, headers, monotonic_s()), self._intake.holding(), scope, receive, send
+            )
         else:
             await send(start(shed.status, pairs_of(shed.lines)))
             await send(end(shed.body))
 
-    def _exchange(self, target: Target, headers: Headers) -> Exchange:
+    def _exchange(self, target: Target, headers: Headers, received_s: float) -> Exchange:
         offered = headers.raw.get(REQUEST_ID)
         identity = request_id(None if offered is None else offered.decode("latin-1"))
-        return Exchange(self._backend, target, headers, identity, monotonic_s())
+        return Exchange(self._backend, target, headers, identity, received_s)
 
     async def _complete(self, exchange: Exchange, holding: Holding, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
