@@ -88,7 +88,7 @@ class Blocking(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, x):
-        if x[0, 0] == 1:
+        if x[0, 0] == 4711:  # no row that a load would try
             ctypes.PyDLL(None).sleep(600)  # in C, without letting the interpreter go
         return np.zeros(len(x))
 """
@@ -107,7 +107,7 @@ def test_a_process_that_a_model_blocks_is_replaced_and_the_others_serve(serve, f
     joblib.dump(blocking_model.Blocking().fit(None, None), folder / "blocking" / "model.joblib")
     server = serve(folder, "--processes", "2", PYTHONPATH=str(tmp_path / "code")).ready()
     before = server.gateways()
-    blocked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [1.0]}]}
+    blocked = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [4711.0]}]}
     with httpx.Client(base_url=f"http://{server.http}", timeout=30) as caller, contextlib.suppress(httpx.HTTPError):
         answer = caller.post("/v2/models/blocking/infer", json=blocked)
         raise AssertionError(f"nobody was blocked: {answer.text}")

@@ -62,4 +62,5 @@ def test_promtool_finds_nothing_to_say(tmp_path):
         "turnout_model_load_seconds",
         "turnout_statistics_seconds_total",
         "turnout_last_answer_timestamp_seconds",
+        "turnout_resting",
     }

@@ -129,4 +129,4 @@ def test_a_port_that_is_taken_is_one_clear_line(start):
     first = start()
     second = start(port=first.port, state=str(first.log_path.parent / "second"))
     assert second.process.wait(20) == 1
-    assert f"control cannot start: control port 127.0.0.1:{first.port}: " in second.log
+    assert f"control cannot start: port {first.port} (--control-port) on 127.0.0.1 is taken" in second.log
