@@ -165,7 +165,8 @@ class LaneProtocol(DoorProtocol):
             self._held = b""
         cycle = self.cycle
         if self._phase is Phase.BETWEEN and (cycle is None or cycle.response_complete) and data.startswith(_POST):
-            url = data[len(_POST) : data.find(b" ", len(_POST), _MAX_URL_BYTES)]
+            # Not found is -1, and so no URL: what the caller sends without end must not be remembered as one.
+            url = data[len(_POST) : max(0, data.find(b" ", len(_POST), _MAX_URL_BYTES))]
             self._target = self.lane.target(url)
             if self._target is not None and not self._refused:
                 self._stop_waiting()

@@ -83,6 +83,16 @@ async def test_pieces_that_follow_within_the_turn_belong_to_it(connect):
     assert wire.written.count(b"HTTP/1.1 200 ") == 2
 
 
+async def test_no_url_without_end_is_remembered(connect):
+    """What stands where a URL should end, and does not, is no key of what the lane knows."""
+    protocol, _ = connect()
+    protocol.data_received(b"POST /v2/models/" + b"a" * 100_000)
+    known = protocol.lane.target
+    assert known.cache_info().currsize == 1
+    known(b"")
+    assert known.cache_info().currsize == 1
+
+
 async def test_a_connection_that_fails_takes_nobody_along(connect, monkeypatch, caplog):
     """It is cut off and said; those behind it have their answers."""
     (broken, cut), (other, wire) = connect(), connect()
