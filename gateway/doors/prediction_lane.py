@@ -83,21 +83,27 @@ class _Lane:
         """Send what was answered."""
         answers, self._answers = self._answers, []
         for transport, answer in answers:
-            transport.write(answer)
+            try:
+                transport.write(answer)
+            except Exception:  # noqa: BLE001  whatever a broken connection says, the answers behind it go out
+                _log.exception("an answer could not be sent")
+                transport.abort()
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let so many connections have their turn that the first answer does not wait for long."""
-        for _ in range(min(len(self._arrived), _AT_ONCE)):
-            connection = self._arrived.popleft()
-            try:
-                connection.take_turn()
-            except Exception:  # noqa: BLE001  as loops do for what is called by a transport
-                _log.exception("a connection failed")
-                connection.transport.abort()
-        self.send()
-        self._turns = bool(self._arrived)
-        if self._turns:
-            loop.call_soon(self._turn, loop)
+        try:
+            for _ in range(min(len(self._arrived), _AT_ONCE)):
+                connection = self._arrived.popleft()
+                try:
+                    connection.take_turn()
+                except Exception:  # noqa: BLE001  as loops do for what is called by a transport
+                    _log.exception("a connection failed")
+                    connection.transport.abort()
+            self.send()
+        finally:  # whatever ends this turn, there is another for who came
+            self._turns = bool(self._arrived)
+            if self._turns:
+                loop.call_soon(self._turn, loop)
 
     def dress(self, pairs: list[Pair]) -> None:
         """Take the server's headers, which change every second.

@@ -107,3 +107,21 @@ async def test_a_connection_that_fails_takes_nobody_along(connect, monkeypatch, 
     assert cut.closed
     assert wire.written.startswith(b"HTTP/1.1 200 ")
     assert "a connection failed" in caplog.text
+
+
+async def test_an_answer_that_cannot_be_sent_takes_none_along(connect, monkeypatch, caplog):
+    """The connection is cut off and said; the answers behind it go out, and the next turn comes."""
+    (broken, cut), (other, wire) = connect(), connect()
+
+    def fail(_):
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(cut, "write", fail)
+    broken.data_received(REQUEST)
+    other.data_received(REQUEST)
+    await turn()
+    assert cut.closed
+    assert "an answer could not be sent" in caplog.text
+    other.data_received(REQUEST)
+    await turn()
+    assert wire.written.count(b"HTTP/1.1 200 ") == 2
