@@ -76,7 +76,7 @@ class LineWriter(Generic[T]):
         while not self._stop.is_set():
             self._wake.clear()
             self._waits = True  # whoever offers from here on sees it; what was offered before is seen below
-            if not self._items:
+            if not self._items and not self._stop.is_set():  # an end that came before the clearing is seen here
                 self._wake.wait()
             self._waits = False
             self._stop.wait(GATHER_S)
