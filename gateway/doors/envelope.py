@@ -55,7 +55,7 @@ def caller_deadline(
     """
     found: list[float] = []
     if header_ms is not None:
-        found.append(_milliseconds(_HEADER, header_ms) / 1000)
+        found.append(deadline_header_s(header_ms))
     if parameters:
         parameter = parameters.get(HEADER_DEADLINE_MS)
         if parameter is not None:
@@ -70,10 +70,8 @@ def caller_deadline(
     return Deadline(since_s + min(found)) if found else None
 
 
-def deadline_header_s(header_ms: str | None) -> float | None:
-    """Return the seconds that a `turnout-deadline-ms` header gives, or None. Raises InvalidInput naming it."""
-    if header_ms is None:
-        return None
+def deadline_header_s(header_ms: str) -> float:
+    """Return the seconds that a `turnout-deadline-ms` header gives. Raises InvalidInput naming it."""
     if header_ms.isdecimal() and len(header_ms) <= _PLAIN_DIGITS and (plain := int(header_ms)):
         return plain / 1000
     return _milliseconds(_HEADER, header_ms) / 1000

@@ -187,7 +187,8 @@ class Predictions:
         route, number = asked
         try:
             version = version_number(number, route)
-            left_s = deadline_header_s(call.headers.get(HEADER_DEADLINE_MS))
+            header_ms = call.headers.get(HEADER_DEADLINE_MS)
+            left_s = deadline_header_s(header_ms) if header_ms is not None else None
         except TurnoutError:
             return False  # it is told so the long way
         if call.left_s is not None:

@@ -150,8 +150,7 @@ class Exchange(msgspec.Struct, eq=False, gc=False):
             refuse_sequence(parameters)
             deadline = caller_deadline(headers.text(DEADLINE_MS), parameters, self.received_s)
         elif DEADLINE_MS in raw:
-            left_s = deadline_header_s(raw[DEADLINE_MS].decode("latin-1"))
-            deadline = Deadline(self.received_s + left_s) if left_s is not None else None
+            deadline = Deadline(self.received_s + deadline_header_s(raw[DEADLINE_MS].decode("latin-1")))
         if TRACEPARENT in raw:
             trace = accepted(raw[TRACEPARENT].decode("latin-1"))
         self.request = request = PredictRequest(
@@ -248,11 +247,10 @@ class Predictions:
         To be asked while the backend's `pressure.presses`.
         """
         identity = request_id(headers.text(REQUEST_ID))
-        left_s = None
         try:
             version = version_number(target.version, target.route)
-            if DEADLINE_MS in headers.raw:
-                left_s = deadline_header_s(headers.text(DEADLINE_MS))
+            header_ms = headers.text(DEADLINE_MS)
+            left_s = deadline_header_s(header_ms) if header_ms is not None else None
         except TurnoutError:
             return None  # it is told so the long way
         shed = self._backend.shed(target.route, version, headers, PROTOCOL, identity, monotonic_s(), left_s)
