@@ -86,24 +86,8 @@ class Recorder:
         arm = self._metrics.arm(route if known else "", None, NONE)
         arm.requests(protocol, outcome).add()
         arm.duration.observe(duration_s)
-        if self._log is None or not self._log.wants(request_id, failed=True):
-            return
-        self._log.write(
-            AccessRecord(
-                time=wall_s(),
-                request_id=request_id,
-                protocol=protocol,
-                route=route,
-                version="",
-                arm=NONE,
-                generation=generation,
-                outcome=outcome,
-                rows=0,
-                duration_us=int(duration_s * 1e6),
-                predict_us=0,
-                error=error.message,
-            )
-        )
+        if self._log is not None and self._log.wants(request_id, failed=True):
+            self._log.write(_not_run(request_id, protocol, route, "", NONE, generation, error, duration_s))
 
     def shed(
         self,
@@ -123,21 +107,33 @@ class Recorder:
         served = choice.target.served
         if served is not None:
             served.metrics.fail_seconds.add(duration_s)
-        if self._log is None or not self._log.wants(request_id, failed=False):
-            return
-        self._log.write(
-            AccessRecord(
-                time=wall_s(),
-                request_id=request_id,
-                protocol=protocol,
-                route=route,
-                version=choice.target.key,
-                arm=choice.arm,
-                generation=generation,
-                outcome=outcome,
-                rows=0,
-                duration_us=int(duration_s * 1e6),
-                predict_us=0,
-                error=error.message,
-            )
-        )
+        if self._log is not None and self._log.wants(request_id, failed=False):
+            key, arm = choice.target.key, choice.arm
+            self._log.write(_not_run(request_id, protocol, route, key, arm, generation, error, duration_s))
+
+
+def _not_run(
+    request_id: str,
+    protocol: str,
+    route: str,
+    version: str,
+    arm: str,
+    generation: int,
+    error: TurnoutError,
+    duration_s: float,
+) -> AccessRecord:
+    """Return the record of a request that no model saw."""
+    return AccessRecord(
+        time=wall_s(),
+        request_id=request_id,
+        protocol=protocol,
+        route=route,
+        version=version,
+        arm=arm,
+        generation=generation,
+        outcome=status_of(error).outcome,
+        rows=0,
+        duration_us=int(duration_s * 1e6),
+        predict_us=0,
+        error=error.message,
+    )
