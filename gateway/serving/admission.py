@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 from gateway.pressure import Pressure
-from gateway.serving.pace import Pace
+from gateway.serving.throughput import Throughput
 from turnout.core.clock import Deadline, monotonic_s
 from turnout.core.errors import DeadlineExceeded, Overloaded
 from turnout.core.manifest import VersionLimits
@@ -36,7 +36,7 @@ class Admission:
         self.idle.set()
         self._pressure = pressure
         self._crowded = False
-        self._pace = Pace()
+        self._throughput = Throughput()
         self._waiting: deque[tuple[asyncio.Future[None], int, int]] = deque()
 
     def sheds(self, rows: int, left_s: float) -> int:
@@ -47,9 +47,9 @@ class Admission:
         if self.running >= self.in_flight or self.waiting_rows:
             limits = self.limits
             if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes > limits.queue_bytes:
-                return _whole(self._pace.row_s * rows)
+                return _whole(self._throughput.row_s * rows)
         if self.requests >= self.at_once:
-            late_s = self._pace.expected_s(self.rows + rows) - left_s
+            late_s = self._throughput.expected_s(self.rows + rows) - left_s
             if late_s > 0:
                 return _whole(late_s)
         return 0
@@ -65,7 +65,7 @@ class Admission:
             raise Overloaded(self._why(), retry_after_s=retry_s)
         self._pressure.enter(rows)
         if not self.requests:
-            self._pace.began(monotonic_s())
+            self._throughput.began(monotonic_s())
         behind = self.requests >= self.at_once
         self.requests += 1
         self.rows += rows
@@ -78,9 +78,9 @@ class Admission:
         """
         self._pressure.leave(rows)
         if late is not None:
-            self._pace.judged(late=late)
+            self._throughput.judged(late=late)
         if ran:
-            self._pace.left(rows, self.rows, monotonic_s())
+            self._throughput.left(rows, self.rows, monotonic_s())
         self.requests -= 1
         self.rows -= rows
 
@@ -96,7 +96,7 @@ class Admission:
         limits = self.limits
         if self.waiting_rows + rows > limits.queue_rows or self.waiting_bytes + size > limits.queue_bytes:
             self._pressure.note_shed()
-            raise Overloaded(self._why(), retry_after_s=_whole(self._pace.row_s * rows))
+            raise Overloaded(self._why(), retry_after_s=_whole(self._throughput.row_s * rows))
         self.waiting_rows += rows
         self.waiting_bytes += size
         self._tell()

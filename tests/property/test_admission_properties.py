@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.limits import Limits
 from gateway.pressure import Pressure
 from gateway.serving.admission import Admission
-from gateway.serving.pace import Pace
+from gateway.serving.throughput import Throughput
 from turnout.core.clock import Deadline
 from turnout.core.errors import DeadlineExceeded, Overloaded
 from turnout.core.manifest import VersionLimits
@@ -92,26 +92,26 @@ def test_bounds_hold_nobody_overtakes_and_nothing_leaks(seed, in_flight, queue_r
 @given(st.integers(1, 20), st.floats(1e-4, 10.0), st.integers(1, 8), st.integers(2, 60))
 def test_a_steady_pace_is_learned(side_by_side, call_s, rows, calls):
     """Of a version that answers so many side by side, the wait behind as many is foreseen, and never overrated."""
-    pace = Pace()
-    pace.began(0.0)
+    throughput = Throughput()
+    throughput.began(0.0)
     there = side_by_side * rows
     for call in range(calls):
-        pace.left(rows, there, (call + 1) * call_s / side_by_side)
-    assert call_s <= pace.expected_s(there) <= call_s * 1.3
-    assert pace.expected_s(10 * there) <= call_s * 1.4
-    assert pace.expected_s(0) == 0
+        throughput.left(rows, there, (call + 1) * call_s / side_by_side)
+    assert call_s <= throughput.expected_s(there) <= call_s * 1.3
+    assert throughput.expected_s(10 * there) <= call_s * 1.4
+    assert throughput.expected_s(0) == 0
 
 
 @given(st.floats(0.0, 1.0), st.integers(100, 2000), st.randoms(use_true_random=False))
 def test_those_who_come_late_widen_the_margin_and_no_more_than_threefold(share, calls, draw):
     """However many come late, what is expected stays within its bounds, and comes back once they come in time."""
-    pace = Pace()
-    pace.began(0.0)
-    pace.left(1, 1, 1.0)
-    usual_s = pace.expected_s(1)
+    throughput = Throughput()
+    throughput.began(0.0)
+    throughput.left(1, 1, 1.0)
+    usual_s = throughput.expected_s(1)
     for _ in range(calls):
-        pace.judged(late=draw.random() < share)
-        assert usual_s <= pace.expected_s(1) <= 3.0 + 1e-9
+        throughput.judged(late=draw.random() < share)
+        assert usual_s <= throughput.expected_s(1) <= 3.0 + 1e-9
     for _ in range(1000):
-        pace.judged(late=False)
-    assert pace.expected_s(1) == usual_s
+        throughput.judged(late=False)
+    assert throughput.expected_s(1) == usual_s

@@ -17,7 +17,7 @@ _MEMORY: Final = 32
 _KEEP: Final = 1 - 1 / _MEMORY
 
 
-class Pace:
+class Throughput:
     """Busy seconds, rows that left in them, and how many rows were there: sums that forget."""
 
     __slots__ = ("_margin", "_rows", "_seconds", "_since_s", "_there", "_weight")
